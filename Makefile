@@ -1,0 +1,64 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+CORES ?= $(shell nproc 2>/dev/null || echo 2)
+RECIPE ?= config/demo.yaml
+RESULTS := results/$(basename $(notdir $(RECIPE)))
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(RECIPE)
+export PYTHONPATH := $(CURDIR)
+# A wheel of another Python's packages must not leak in.
+export PYTHONNOUSERSITE := 1
+export ATELIER_REAL_DATA ?= $(abspath ../shared/data)
+
+.PHONY: demo test install verify lock resume rulegraph lint bench real clean-results help
+
+help:  ## show the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: install  ## the whole workflow in small, then a scorecard
+	$(SNAKEMAKE) --quiet rules
+	@$(BIN)/python -m scripts.report scorecard $(RESULTS)
+
+test: install  ## the whole test suite
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
+
+install: .venv/installed  ## create .venv from the pinned lock
+
+# torch==2.13.0 also admits 2.13.0+cpu: pip takes that one, without CUDA packages, where the index offers it.
+.venv/installed: envs/local.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 " + sys.argv[1])' $(MAKECMDGOALS)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/local.lock
+	touch $@
+
+verify: install  ## re-hash every artifact of RECIPE and name each bad file
+	@$(BIN)/python -m scripts.artifact verify $(RESULTS)
+
+lock: install  ## write locks/<recipe>.lock from the results
+	@$(BIN)/python -m scripts.artifact lock $(RESULTS) locks
+
+resume: install  ## after a crash: make sure no job is alive, unlock, go on
+	@$(BIN)/python -m scripts.artifact guard .
+	$(SNAKEMAKE) --unlock
+	$(SNAKEMAKE) --rerun-incomplete --quiet rules
+
+rulegraph: install  ## redraw docs/rulegraph.svg and docs/rulegraph.dot
+	$(SNAKEMAKE) --rulegraph > docs/rulegraph.dot
+	dot -Tsvg docs/rulegraph.dot > docs/rulegraph.svg
+
+real: install  ## the workflow on real files (folder: ATELIER_REAL_DATA)
+	@test -d "$(ATELIER_REAL_DATA)" || { echo "no folder $(ATELIER_REAL_DATA): set ATELIER_REAL_DATA to the real files"; exit 1; }
+	$(MAKE) demo RECIPE=tests/recipes/real.yaml
+
+lint: install  ## formatter, linter, types, rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+bench: install  ## speed, as ratios beside a peer in the same run
+	$(BIN)/python -m tests.bench
+
+clean-results:  ## remove all results (read-only files, so by hand)
+	rm -rf results .snakemake

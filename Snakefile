@@ -1,0 +1,58 @@
+"""Atelier: from raw chat logs to released, merged and benchmarked weights. `snakemake` alone runs the demo."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+ROOT = Path(workflow.basedir)
+sys.path.insert(0, str(ROOT))
+
+
+container: "docker://python:3.11-slim"
+
+
+include: "rules/common.smk"
+
+
+GRAPH = load_graph()
+R = f"results/{GRAPH.recipe.name}"
+
+# Stages find the package and the interpreter of this environment from any working directory; only `download`
+# goes to the network. Changing the prefix reruns nothing.
+shell.prefix(
+    f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
+    f" PYTHONPATH={shlex.quote(str(ROOT))} HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1; "
+)
+
+
+wildcard_constraints:
+    name="[A-Za-z0-9._-]+",
+    suite="[A-Za-z0-9._-]+",
+
+
+localrules:
+    all,
+    download_files,
+    build_report,
+
+
+# Every model of the recipe, every benchmark, and the page that shows them.
+rule all:
+    default_target: True
+    input:
+        all_of("train", "merge", "report"),
+
+
+include: "rules/download.smk"
+include: "rules/clean.smk"
+include: "rules/mix.smk"
+include: "rules/create.smk"
+include: "rules/pack.smk"
+include: "rules/train.smk"
+include: "rules/merge.smk"
+include: "rules/benchmark.smk"
+include: "rules/report.smk"

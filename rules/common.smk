@@ -1,0 +1,117 @@
+# ---------------------------------------------------------------------------
+# Helpers of the rules: wiring only. What depends on what is decided in scripts/recipe/graph.py.
+# ---------------------------------------------------------------------------
+from snakemake.exceptions import WorkflowError
+
+from scripts.artifact.code import stage_code
+from scripts.artifact.environment import stage_lock
+from scripts.recipe.base import canonical_json
+from scripts.recipe.graph import Graph, artifact_path
+from scripts.recipe.load import load_recipe
+from scripts.recipe.problems import RecipeError
+from scripts.recipe.resources import job_resources
+
+CHECKPOINT = {
+    "download": "download_files",
+    "clean": "clean_source",
+    "mix": "mix_sources",
+    "create": "create_model",
+    "pack": "pack_rows",
+    "train": "train_model",
+    "merge": "merge_models",
+    "benchmark": "benchmark_model",
+    "report": "build_report",
+}
+
+
+def load_graph():
+    """Return all jobs of the recipe given by --configfile (default: the demo)."""
+    paths = list(workflow.config_settings.configfiles) or [
+        ROOT / "config" / "demo.yaml"
+    ]
+    try:
+        return Graph(load_recipe(paths, ROOT, workflow.config_settings.config))
+    except RecipeError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def name_of(wildcards):
+    """Return an artifact's name below its stage: `model/suite` for benchmarks, empty for the report."""
+    return "/".join(
+        wildcards.get(key) for key in ("name", "suite") if key in wildcards.keys()
+    )
+
+
+def settled(artifact):
+    """Return the SHA256SUMS of an artifact, once its checkpoint is settled: this gives the early cutoff."""
+    stage, name = artifact
+    values = dict(zip(("name", "suite"), name.split("/"))) if name else {}
+    return getattr(checkpoints, CHECKPOINT[stage]).get(**values).output.sums
+
+
+def inputs_of(stage):
+    """Return one input function for each input slot of a stage's jobs.
+
+    One function a slot, since a function stops at its first unsettled checkpoint: a single one for all inputs
+    would build them one after another and hide the rest from `-n`.
+    """
+
+    def slot(index):
+        def find(wildcards):
+            inputs = GRAPH.jobs[(stage, name_of(wildcards))].inputs
+            return settled(inputs[index]) if index < len(inputs) else []
+
+        return find
+
+    return [slot(index) for index in range(GRAPH.width(stage))]
+
+
+def all_of(*stages):
+    """Return one input function for each artifact of the stages: the aggregate targets."""
+
+    def one(artifact):
+        return lambda wildcards: settled(artifact)
+
+    return [
+        one((job.stage, job.name)) for stage in stages for job in GRAPH.of_stage(stage)
+    ]
+
+
+def spec_of(stage):
+    """Return a params function: the job's own part of the recipe as canonical JSON, and nothing else of it."""
+    return lambda wildcards: canonical_json(
+        GRAPH.jobs[(stage, name_of(wildcards))].spec.model_dump(mode="json")
+    )
+
+
+def resource_of(stage, key):
+    """Return a resources function that asks the recipe: `gpu`, `mem_mb`, `runtime` (minutes), `threads`."""
+    return lambda wildcards, attempt=1: job_resources(
+        GRAPH, (stage, name_of(wildcards)), attempt
+    )[key]
+
+
+def forget_derived_reasons():
+    """Make Snakemake decide afresh, after each checkpoint, which jobs still have to run.
+
+    Snakemake 9.27.1 keeps "input files updated by another job" on jobs two or more hops below a checkpoint,
+    although the job in between was dropped since its input turned out the same; they then run for nothing. That
+    reason is derived anew on every pass, so it is safe to forget for each job that is neither running nor done.
+    """
+    from snakemake.dag import DAG
+
+    if hasattr(DAG.update_needrun, "forgets"):
+        return
+    update_needrun = DAG.update_needrun
+
+    async def update(self, *args, **kwargs):
+        for job in self.jobs:
+            if job not in self._running and not self.finished(job):
+                self.reason(job).updated_input_run.clear()
+        await update_needrun(self, *args, **kwargs)
+
+    update.forgets = True
+    DAG.update_needrun = update
+
+
+forget_derived_reasons()

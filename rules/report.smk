@@ -1,0 +1,28 @@
+# ---------------------------------------------------------------------------
+# report: all artifacts -> one page
+# ---------------------------------------------------------------------------
+checkpoint build_report:
+    input:
+        *inputs_of("report"),
+    output:
+        sums=f"{R}/report/SHA256SUMS",
+    log:
+        f"{R}/logs/report.log",
+    threads: resource_of("report", "threads")
+    resources:
+        mem_mb=resource_of("report", "mem_mb"),
+        runtime=resource_of("report", "runtime"),
+    params:
+        spec=spec_of("report"),
+        code=stage_code("report"),
+        lock=stage_lock("report"),
+    message:
+        "report {GRAPH.recipe.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    shell:
+        "python -m scripts.report --spec {params.spec:q} --threads {threads:q}"
+        " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        all_of("report"),

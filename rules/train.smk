@@ -1,0 +1,29 @@
+# ---------------------------------------------------------------------------
+# train: base model and schedule -> fine-tuned weights, by accelerate and FSDP2
+# ---------------------------------------------------------------------------
+checkpoint train_model:
+    input:
+        *inputs_of("train"),
+    output:
+        sums=f"{R}/train/{{name}}/SHA256SUMS",
+    log:
+        f"{R}/logs/train/{{name}}.log",
+    threads: resource_of("train", "threads")
+    resources:
+        mem_mb=resource_of("train", "mem_mb"),
+        runtime=resource_of("train", "runtime"),
+        gpu=resource_of("train", "gpu"),
+    params:
+        spec=spec_of("train"),
+        code=stage_code("train"),
+        lock=stage_lock("train"),
+    message:
+        "train {wildcards.name} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    shell:
+        "python -m scripts.train --spec {params.spec:q} --threads {threads:q}"
+        " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"
+
+
+rule train:
+    input:
+        all_of("train"),

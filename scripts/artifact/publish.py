@@ -1,0 +1,80 @@
+"""Atomic publication: a reader sees the whole artifact or none of it, whenever a writer dies."""
+
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from scripts.artifact.digest import RECORD, SUMS, ArtifactError
+from scripts.artifact.record import read_record
+
+
+def draft_folder(target: Path) -> Path:
+    """Create and return an empty folder beside `target` under a name that no other writer has."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.parent / f".{target.name}.tmp.{uuid.uuid4().hex}"
+    draft.mkdir()
+    return draft
+
+
+def sweep_drafts(target: Path) -> None:
+    """Remove what killed writers of `target` left behind. A living second writer then fails, harmlessly."""
+    for path in target.parent.glob(f".{target.name}.tmp.*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below `folder` to the disk, and make files read-only."""
+    for current, _, files in os.walk(folder, topdown=False):
+        for name in files:
+            path = os.path.join(current, name)
+            os.chmod(path, 0o444)
+            _sync(path)
+        _sync(current)
+
+
+def publish(draft: Path, target: Path) -> None:
+    """Make `draft` the artifact at `target`: fsync, then rename; the manifest travels inside.
+
+    An artifact of the same key and value stays. One of the same key and another value is a report of
+    non-determinism, never overwritten silently.
+
+    Raises:
+        ArtifactError: two values for one key; the draft is kept as `<name>.differs` for comparison.
+    """
+    new = read_record(draft / RECORD)
+    old = _old_record(target)
+    sync_tree(draft)
+    if old is not None and old["key"] == new["key"] and old["value"] != new["value"]:
+        aside = target.parent / f".{target.name}.differs"
+        shutil.rmtree(aside, ignore_errors=True)
+        os.rename(draft, aside)
+        raise ArtifactError(
+            f"{target}: not deterministic: key {new['key'][:16]} gave value {old['value']} before and {new['value']} now; "
+            f"compare {target} with {aside}; to accept the new one remove {target} and run snakemake again"
+        )
+    trash = draft.with_name(f"{draft.name}.old")
+    if target.exists():
+        (target / SUMS).unlink(missing_ok=True)  # from here on the old artifact no longer looks finished
+        os.rename(target, trash)
+    os.rename(draft, target)
+    _sync(target.parent)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _old_record(target: Path) -> dict[str, object] | None:
+    try:
+        return read_record(target / RECORD)
+    except ArtifactError:
+        return None
+
+
+def _sync(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

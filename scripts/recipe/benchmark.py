@@ -1,0 +1,40 @@
+"""Benchmarks: suites of multiple-choice tasks, and held-out loss in bits per byte."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scripts.recipe.base import Count, Name, Spec, Strict
+
+
+class Task(Strict):
+    """One row of a benchmark table."""
+
+    format: Literal["multiple_choice", "truthfulqa_mc1", "truthfulqa_mc2", "bigbench", "agieval", "bits_per_byte"]
+    """How the file is rendered into frozen prompts, and how it is scored."""
+    file: str | None = None
+    """File of the suite's download; none for `bits_per_byte`, which reads the held-out rows of `mixtures`."""
+    limit: Count | None = None
+    """Score only the first so many items (in file order)."""
+    expect_items: Count | None = None
+    """Stop if the rendered file holds another number of items: data drift."""
+    note: str = ""
+    """Known upstream problem, shown as a badge."""
+
+
+class BenchmarkSpec(Spec):
+    """One suite on one model. Inputs: the model, the suite's download if any, the held-out mixtures."""
+
+    model: Name
+    suite: Name
+    tasks: dict[Name, Task]
+    mixtures: list[Name] = []
+    """Mixtures whose held-out rows `bits_per_byte` tasks score."""
+    max_length: Annotated[int, Field(ge=16)] = 4096
+    """Longest context plus continuation, in tokens."""
+    batch_size: Count = 8
+    """Fixed: never chosen from free memory, since it changes the last bits."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    device: Literal["cpu", "cuda"] = "cuda"
+    portable_cpu: bool = False
+    """Pin the CPU code paths, as in training."""

@@ -1,0 +1,221 @@
+"""Read a recipe with all that it names (sources, suites, presets) and check it as a whole."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from scripts.recipe.base import STAGES
+from scripts.recipe.models import Recipe, Source, Suite, TrainModel
+from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
+from scripts.recipe.yamlfile import KeyPath, YamlError, load_yaml
+
+PRESET_SECTIONS = ("pack", "optimizer", "numerics", "cadence")
+
+
+@dataclass
+class Loaded:
+    """A checked recipe beside the sources and suites that it uses, and where each key was written."""
+
+    recipe: Recipe
+    path: Path
+    lines: dict[KeyPath, int]
+    sources: dict[str, Source] = field(default_factory=dict)
+    suites: dict[str, Suite] = field(default_factory=dict)
+    missing_sources: list[str] = field(default_factory=list)
+
+
+def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] | None = None) -> Loaded:
+    """Load recipe files (later ones win key by key) and everything that they name under `root/config`.
+
+    Args:
+        paths: recipe files; usually one.
+        root: the repository, which holds `config/sources`, `config/suites`, `config/presets`.
+        overrides: values of the command line (`--config key=value`).
+
+    Raises:
+        RecipeError: with one message for each problem found.
+    """
+    merged: dict[str, Any] = {}
+    lines: dict[KeyPath, int] = {}
+    for path in paths:
+        data, found_lines = _read(path)
+        merged = overlay(merged, data)
+        lines.update(found_lines)
+    merged = overlay(merged, dict(overrides or {}))
+    path = paths[-1]
+    _apply_presets(merged, root, path, lines)
+    try:
+        recipe = Recipe.model_validate(merged)
+    except ValidationError as error:
+        raise RecipeError(from_validation(error, Recipe, path, lines)) from None
+    loaded = Loaded(recipe, path, lines)
+    problems = _resolve(loaded, root)
+    if problems:
+        raise RecipeError(problems)
+    return loaded
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `below` with the keys of `above` laid over it, tables merged key by key."""
+    result = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = overlay(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    try:
+        data, lines = load_yaml(path)
+    except YamlError as error:
+        raise RecipeError([str(error)]) from None
+    if not isinstance(data, dict):
+        raise RecipeError([f"{path}: holds {type(data).__name__}; a table of keys is needed"])
+    return data, lines
+
+
+def _apply_presets(data: dict[str, Any], root: Path, path: Path, lines: dict[KeyPath, int]) -> None:
+    """Lay each training's own keys over its preset file."""
+    models = data.get("models")
+    for name, model in models.items() if isinstance(models, dict) else ():
+        train = model.get("train") if isinstance(model, dict) else None
+        if not isinstance(train, dict):
+            continue
+        preset = train.get("preset", "corrected")
+        known = sorted(p.stem for p in (root / "config" / "presets").glob("*.yaml"))
+        if preset not in known:
+            text = f"found {preset!r}; allowed: {', '.join(known)}{nearest(str(preset), known)}"
+            raise RecipeError([problem(path, lines, ("models", name, "train", "preset"), text)])
+        preset_path = root / "config" / "presets" / f"{preset}.yaml"
+        defaults, preset_lines = _read(preset_path)
+        try:
+            TrainModel.model_validate({"base": "x", "mixture": "x", **defaults})
+        except ValidationError as error:
+            raise RecipeError(from_validation(error, TrainModel, preset_path, preset_lines)) from None
+        for section in PRESET_SECTIONS:
+            own = train.get(section, {})
+            if isinstance(own, dict):
+                train[section] = overlay(defaults.get(section, {}), own)
+
+
+def _resolve(loaded: Loaded, root: Path) -> list[str]:
+    """Load the named sources and suites; check every reference and the chain of models."""
+    recipe, problems = loaded.recipe, []
+    report = problems.append
+
+    def say(key_path: KeyPath, text: str) -> None:
+        report(problem(loaded.path, loaded.lines, key_path, text))
+
+    for mixture_name, mixture in recipe.mixtures.items():
+        for source_name, share in mixture.sources.items():
+            at: KeyPath = ("mixtures", mixture_name, "sources", source_name)
+            source = _named(source_name, recipe.sources, Source, root / "config" / "sources", at, say)
+            if source is None:
+                continue
+            loaded.sources[source_name] = source
+            if source.fetch is None and share.missing == "stop":
+                percent = f", {share.target_percent:g} % of this mixture" if share.target_percent else ""
+                say(at, f"private source without a file{percent}; name the file under sources.{source_name}.fetch, "
+                    "or set missing: reweight to go on without it")
+            elif source.fetch is None and source_name not in loaded.missing_sources:
+                loaded.missing_sources.append(source_name)
+    for index, suite_name in enumerate(recipe.benchmark.suites):
+        at = ("benchmark", "suites", index)
+        suite = _named(suite_name, recipe.suites, Suite, root / "config" / "suites", at, say)
+        if suite is not None:
+            loaded.suites[suite_name] = suite
+    _check_references(recipe, say)
+    _check_cycles(recipe, say)
+    _check_names(loaded, say)
+    return problems
+
+
+def _named(name: str, inline: Mapping[str, Any], model: type[BaseModel], folder: Path, at: KeyPath, say: Any) -> Any:
+    """Return the named entry from the recipe itself or from its file in `folder`."""
+    if name in inline:
+        return inline[name]
+    path = folder / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted({*inline, *(p.stem for p in folder.glob("*.yaml"))})
+        say(at, f"unknown {model.__name__.lower()} {name!r}; known: {', '.join(known) or 'none'}{nearest(name, known)}")
+        return None
+    data, lines = _read(path)
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise RecipeError(from_validation(error, model, path, lines)) from None
+
+
+def references(recipe: Recipe, name: str) -> list[tuple[KeyPath, str]]:
+    """Return the models that model `name` is made from, each with the key path that names it."""
+    model, at = recipe.models[name], ("models", name)
+    if model.train is not None:
+        return [((*at, "train", "base"), model.train.base)]
+    if model.merge is not None:
+        return [((*at, "merge", "models", i), parent) for i, parent in enumerate(model.merge.models)]
+    if model.create is not None and model.create.tokenizer.download is not None:
+        return [((*at, "create", "tokenizer", "download"), model.create.tokenizer.download)]
+    return []
+
+
+def _check_references(recipe: Recipe, say: Any) -> None:
+    models, mixtures = sorted(recipe.models), sorted(recipe.mixtures)
+    for name, model in recipe.models.items():
+        for at, parent in references(recipe, name):
+            if parent not in recipe.models:
+                say(at, f"model {parent!r} is not in the table of models; known: {', '.join(models)}{nearest(parent, models)}")
+        mixture_uses: list[tuple[KeyPath, str]] = []
+        if model.train is not None:
+            mixture_uses.append((("models", name, "train", "mixture"), model.train.mixture))
+        if model.create is not None:
+            choice, at = model.create.tokenizer, ("models", name, "create", "tokenizer")
+            if (choice.mixture is None) == (choice.download is None):
+                say(at, "needs exactly one of mixture, download")
+            elif choice.mixture is not None:
+                mixture_uses.append(((*at, "mixture"), choice.mixture))
+                if choice.vocab_size is None:
+                    say(at, "vocab_size is missing; a tokenizer trained on a mixture needs it")
+        for at, mixture in mixture_uses:
+            if mixture not in recipe.mixtures:
+                known = ", ".join(mixtures) or "none"
+                say(at, f"mixture {mixture!r} is not in the table of mixtures; known: {known}{nearest(mixture, mixtures)}")
+    for index, name in enumerate(recipe.benchmark.models):
+        if name not in recipe.models:
+            say(("benchmark", "models", index), f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}")
+
+
+def _check_cycles(recipe: Recipe, say: Any) -> None:
+    settled: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        if name in settled or name not in recipe.models:
+            return
+        if name in trail:
+            circle = " -> ".join((*trail[trail.index(name) :], name))
+            say(("models", name), f"is made from itself: {circle}; break the circle")
+        else:
+            for _, parent in references(recipe, name):
+                visit(parent, (*trail, name))
+        settled.add(name)
+
+    for name in recipe.models:
+        visit(name, ())
+
+
+def _check_names(loaded: Loaded, say: Any) -> None:
+    """Downloads of sources, suites and models share one folder: their names must differ, also from the stages'."""
+    tables = {"sources": loaded.sources, "suites": loaded.suites, "models": loaded.recipe.models}
+    first: dict[str, str] = {}
+    for table, names in tables.items():
+        for name in names:
+            if name in STAGES:
+                say((table, name), f"is the name of a stage; choose another one than {', '.join(STAGES)}")
+            if name in first:
+                say((table, name), f"the name is used under {first[name]} too; rename one")
+            first.setdefault(name, table)

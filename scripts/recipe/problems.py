@@ -1,0 +1,88 @@
+"""Recipe errors for people: file, line, key path, what was found, what is allowed, nearest spelling."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from scripts.recipe.yamlfile import KeyPath, dotted
+
+# pydantic writes the branch of a discriminated union into the location; no user wrote these words.
+_BRANCHES = {"pippa", "openorca", "sharegpt", "airoboros", "aidungeon", "alpaca", "guess_instruction"}
+_BRANCHES |= {"floyd", "forum", "stories", "sillytavern"}
+
+
+class RecipeError(Exception):
+    """All problems of one recipe, one line each; nothing has been run."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def nearest(word: str, allowed: Iterable[str]) -> str:
+    """Return `; did you mean "x"?` for the closest allowed spelling, or nothing."""
+    found = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
+    return f'; did you mean "{found[0]}"?' if found else ""
+
+
+def problem(path: Path, lines: dict[KeyPath, int], key_path: KeyPath, text: str) -> str:
+    """Return one message, with the line of the deepest key that the file really holds."""
+    known = key_path
+    while known and known not in lines:
+        known = known[:-1]
+    where = f"{path}:{lines[known]}" if known else str(path)
+    return f"{where}: {dotted(key_path)}: {text}"
+
+
+def from_validation(
+    error: ValidationError, model: type[BaseModel], path: Path, lines: dict[KeyPath, int], prefix: KeyPath = ()
+) -> list[str]:
+    """Translate pydantic's errors into one message each."""
+    messages = []
+    for item in error.errors():
+        location: KeyPath = tuple(p for p in item["loc"] if p != "[key]" and p not in _BRANCHES)
+        messages.append(problem(path, lines, prefix + location, _explain(item, model, location)))
+    return messages
+
+
+def _explain(item: Any, model: type[BaseModel], location: KeyPath) -> str:
+    kind, found = item["type"], item.get("input")
+    if kind == "extra_forbidden":
+        allowed = sorted(fields_at(model, location[:-1]))
+        hint = nearest(str(location[-1]), allowed)
+        return f"unknown key; allowed: {', '.join(allowed)}{hint}" if allowed else "unknown key"
+    if kind == "missing":
+        return "missing; add this key"
+    if kind in {"literal_error", "union_tag_invalid"}:
+        expected = str(item["ctx"].get("expected") or item["ctx"].get("expected_tags", ""))
+        shown = item["ctx"].get("tag", found)
+        choices = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
+        return f"found {shown!r}; allowed: {', '.join(choices)}{nearest(str(shown), choices)}"
+    if kind == "value_error":
+        return str(item["ctx"]["error"])
+    shown_found = repr(found) if not isinstance(found, dict | list) else f"a {type(found).__name__}"
+    return f"found {shown_found}; {item['msg'][:1].lower()}{item['msg'][1:]}"
+
+
+def fields_at(model: type[BaseModel], location: KeyPath) -> dict[str, FieldInfo]:
+    """Return the fields allowed at a key path, following tables, lists and optional sections."""
+    current: list[type[BaseModel]] = [model]
+    for part in location:
+        following: list[type[BaseModel]] = []
+        for candidate in current:
+            field = candidate.model_fields.get(str(part))
+            following += models_in(field.annotation) if field is not None else []
+        # The name of a table's entry (models.<name>) or a list index is no field: stay at the same models.
+        current = following or current
+    return {name: field for candidate in current for name, field in candidate.model_fields.items()}
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the pydantic models inside `dict[str, X]`, `X | None`, `list[X]` or a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]

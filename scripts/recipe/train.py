@@ -1,0 +1,81 @@
+"""Training: every hyperparameter of the announcement, and each quirk of the original run as a switch."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from scripts.recipe.base import Count, Name, Positive, Ratio, Spec, Strict
+
+
+class Optimizer(Strict):
+    """Names are the announcement's (axolotl's); Hugging Face's name in brackets where it differs."""
+
+    learning_rate: Positive = 1.7e-5
+    lr_scheduler: Literal["cosine"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 32
+    lr_quadratic_warmup: bool = True
+    """Rise with the square of the step: step s < warmup_steps has peak * (s / warmup_steps)^2."""
+    adam_beta1: Ratio = 0.9
+    adam_beta2: Ratio = 0.95
+    adam_eps: Positive = 1e-9
+    """[adam_epsilon] The original config said 1e-9 under a key that its code never read: 1e-8 ran."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    decay_norms: bool = False
+    """Apply weight decay to norm weights too, as the original run did silently."""
+    max_grad_norm: Positive = 1.0
+    loss_mean: Literal["token", "rank"] = "token"
+    """`token`: mean over all labelled tokens of the global step; `rank`: mean of the ranks' means."""
+
+
+class Numerics(Strict):
+    """Precision, memory and kernels."""
+
+    precision: Literal["fp32", "fp32_master", "pure_bf16"] = "fp32_master"
+    """`fp32_master`: fp32 weights and Adam state, bf16 compute; `pure_bf16`: everything bf16, as the original."""
+    tf32: bool = True
+    gradient_checkpointing: bool = True
+    attention: Literal["sdpa", "flex_attention", "flash_attention_2"] = "flash_attention_2"
+    fsdp_offload_params: bool = False
+    """Keep parameters and Adam state in host memory. The original did; 7B on 8x A40 and 13B on 8x H100 fit without."""
+
+
+class Cadence(Strict):
+    """How often to evaluate, save and log, in optimizer steps."""
+
+    eval_steps: Count = 64
+    save_steps: Count = 256
+    save_total_limit: Count = 50
+    logging_steps: Count = 1
+    final_ckpt: Literal["last", "best_eval"] = "last"
+    """`best_eval`: publish the checkpoint of lowest evaluation loss, as the original stack did silently."""
+
+
+class Launch(Strict):
+    """Processes and devices; the schedule depends on nodes * processes_per_node, nothing else does."""
+
+    device: Literal["cpu", "cuda"] = "cuda"
+    nodes: Count = 1
+    processes_per_node: Count = 8
+    threads_per_process: Count = 1
+    """CPU threads of each process."""
+    portable_cpu: bool = False
+    """Pin ATen, oneDNN and MKL to AVX2 code paths, so that any x86-64 CPU gives the same bits (CPU only)."""
+
+    @property
+    def processes(self) -> int:
+        """World size."""
+        return self.nodes * self.processes_per_node
+
+
+class TrainSpec(Spec):
+    """One fine-tune. Inputs: the base model, and the pack artifact of the same name."""
+
+    model: Name
+    base: Name
+    optimizer: Optimizer = Optimizer()
+    numerics: Numerics = Numerics()
+    cadence: Cadence = Cadence()
+    launch: Launch = Launch()
+    max_shard_bytes: Count = 5_000_000_000
+    """Largest weight file written."""
+    seed: int
