@@ -84,7 +84,6 @@ class SentencePieceTokenizer(Tokenizer):
         import sentencepiece
 
         try:
-            # Loading accepts garbage in places: serialising it again would not be noticed, a missing piece is.
             self._plain = sentencepiece.SentencePieceProcessor(model_proto=model)
             self._continued = sentencepiece.SentencePieceProcessor(model_proto=model + _NO_PREFIX)
             size, bos, eos = self._plain.vocab_size(), self._plain.bos_id(), self._plain.eos_id()
@@ -95,7 +94,9 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(size, bos, eos)
         self.prefix = SPACE if self._plain.normalize("a") == f"{SPACE}a" else ""
         self.memo = memo and self._words_are_independent()
-        self._memo = _Memo(self._continued.encode, self.dtype)
+        encode = self._continued.encode
+        self._memo = _Memo(encode, self.dtype)
+        self._spaced = _Memo(lambda word: encode(SPACE + word), self.dtype)
 
     @property
     def processor(self) -> "sentencepiece.SentencePieceProcessor":
@@ -124,8 +125,12 @@ class SentencePieceTokenizer(Tokenizer):
         try:
             if not self.memo:
                 return np.asarray(processor.encode(text), dtype=self.dtype)
-            words = _WORDS.findall(prefix + text.replace(" ", SPACE))
-            return np.frombuffer(b"".join(map(self._memo.__getitem__, words)), dtype=self.dtype)
+            if prefix and text[0] != " " and "  " not in text and SPACE not in text:
+                # Every word has exactly one space before it. Splitting takes a third of the regex's time.
+                parts = map(self._spaced.__getitem__, text.split(" "))
+            else:
+                parts = map(self._memo.__getitem__, _WORDS.findall(prefix + text.replace(" ", SPACE)))
+            return np.frombuffer(b"".join(parts), dtype=self.dtype)
         except (RuntimeError, UnicodeEncodeError):
             raise TokenizerError(f"text can't be encoded as UTF-8: {text[:80]!r}; clean the source again") from None
 

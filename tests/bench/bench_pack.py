@@ -1,0 +1,89 @@
+"""`python -m tests.bench.bench_pack`: speed of tokenizing and packing, in CPU seconds of one thread.
+
+Needs the real tokenizer and texts (environment variable ATELIER_REAL_DATA, default `../shared/data`).
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+# tokenizers and numpy would otherwise use all cores, and the figures are per core.
+os.environ.update(RAYON_NUM_THREADS="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+
+import numpy as np
+
+from scripts.pack.best_fit import best_fit
+from scripts.pack.consecutive import permutation, walked
+from scripts.recipe.tokenizer import FastTokenizer, SentencePieceTokenizer
+from scripts.recipe.tokenizer_files import write_tokenizer_files
+
+REAL = Path(os.environ.get("ATELIER_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+CAPACITY = 4096
+
+
+def cpu_seconds(work: Callable[[], object]) -> float:
+    """Return the CPU time of one call, all threads of the process together."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def paragraphs() -> list[str]:
+    """Return the real stories in pieces of about 1,500 characters, like chat turns."""
+    text = (REAL / "text" / "text_adventures.txt").read_text(encoding="utf-8")
+    return [text[start : start + 1500] for start in range(0, len(text), 1500)]
+
+
+def bench_tokenizers() -> None:
+    """Print megabytes a CPU second of each way, and check that all give the same ids."""
+    model = (REAL / "llama2_tokenizer.model").read_bytes()
+    texts = paragraphs()
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokenizer_files(model, Path(folder), CAPACITY)
+        fast = FastTokenizer((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"), "<s>", "</s>")
+    memo, plain = SentencePieceTokenizer(model), SentencePieceTokenizer(model, memo=False)
+    print(f"tokenizing {size:.2f} MB in {len(texts):,} texts, MB per CPU second")
+    for name, encode in (
+        ("sentencepiece", plain.encode),
+        ("tokenizers, our tokenizer.json", fast.encode),
+        ("word memo, cold", memo.encode),
+        ("word memo, warm", memo.encode),
+    ):
+        seconds = cpu_seconds(lambda encode=encode: [encode(text) for text in texts])  # type: ignore[misc]
+        print(f"  {name:32} {size / seconds:7.2f}")
+    differing = sum(
+        not (np.array_equal(memo.encode(t), plain.encode(t)) and np.array_equal(fast.encode(t), plain.encode(t)))
+        for t in texts
+    )
+    print(f"  texts with different ids: {differing}")
+
+
+def bench_packing() -> None:
+    """Print time and efficiency on rows of log-normal length, mean about 1,075 tokens, cut off at the capacity."""
+    best_fit(np.arange(1, 9, dtype=np.int64), CAPACITY)  # compile
+    for count in (100_000, 1_000_000):
+        draws = np.random.Generator(np.random.Philox(7)).lognormal(6.62, 0.95, 2 * count).astype(np.int64) + 1
+        lengths = draws[draws <= CAPACITY][:count]
+        seconds = min(cpu_seconds(lambda lengths=lengths: best_fit(lengths, CAPACITY)) for _ in range(3))  # type: ignore[misc]
+        offsets, _ = best_fit(lengths, CAPACITY)
+        bins, tokens = len(offsets) - 1, int(lengths.sum())
+        floor = max(-(-tokens // CAPACITY), int((lengths > CAPACITY // 2).sum()))
+        print(
+            f"best fit, {count:,} rows, mean {tokens / count:,.0f}: {seconds:.4f} s, {bins:,} bins (floor {floor:,}), "
+            f"{100 * tokens / (bins * CAPACITY):.3f} % filled"
+        )
+        seconds = cpu_seconds(lambda n=count, sizes=lengths: walked(permutation(n, 43), sizes, 8 * CAPACITY))  # type: ignore[misc]
+        batches = walked(permutation(count, 43), lengths, 8 * CAPACITY)
+        fill = tokens / (len(batches) * 8 * CAPACITY)
+        print(f"consecutive, {count:,} rows: {seconds:.3f} s an epoch, {100 * fill:.2f} % filled")
+
+
+if __name__ == "__main__":
+    if not (REAL / "llama2_tokenizer.model").is_file():
+        sys.exit(f"{REAL}: holds no llama2_tokenizer.model; set ATELIER_REAL_DATA")
+    bench_tokenizers()
+    bench_packing()
