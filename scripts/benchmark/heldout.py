@@ -1,0 +1,85 @@
+"""Held-out loss in bits per UTF-8 byte: comparable between tokenizers, unlike loss per token."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow.parquet as pq
+
+from scripts.artifact.stage import StageError
+from scripts.recipe.benchmark import Task
+
+if TYPE_CHECKING:
+    from scripts.benchmark.model import Model
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """One held-out conversation, as the exact text that training would see (without BOS and EOS)."""
+
+    source: str
+    id: str
+    text: str
+
+
+def held_out_rows(name: str, task: Task, mixes: Mapping[str, Path]) -> list[Row]:
+    """Return the validation rows of all mixtures, sorted by source and id; a row of several mixtures counts once.
+
+    Raises:
+        StageError: the recipe has no mixture, or holds no rows out.
+    """
+    if task.file is not None:
+        raise StageError(f"task {name}: file: found {task.file!r}; bits_per_byte reads held-out rows, remove the key")
+    rows: set[Row] = set()
+    for folder in mixes.values():
+        columns = pq.read_table(folder / "validation.parquet", columns=["id", "source", "segments"]).to_pylist()
+        for row in columns:
+            rows.add(Row(row["source"], row["id"], "".join(segment["text"] for segment in row["segments"])))
+    kept = sorted(row for row in rows if row.text)
+    if not kept:
+        found = f"{len(mixes)} mixtures without held-out rows" if mixes else "no mixture in the recipe"
+        raise StageError(f"task {name}: found {found}; bits_per_byte needs validation rows, raise val_set_size")
+    return kept
+
+
+def score_rows(model: "Model", rows: Sequence[Row]) -> list[float]:
+    """Return the natural log-likelihood of each row's text after BOS.
+
+    A text longer than `max_length` tokens is scored in windows of that many: each sees one token before it, the last
+    one is filled up with earlier tokens on its left (lm-eval's rolling likelihood, context_len 1).
+    """
+    from lm_eval.api.instance import Instance
+
+    model.use_bos(False)  # lm-eval puts its prefix token, the tokenizer's BOS, before the first window itself
+    # Longest first: lm-eval batches rolling windows in the given order, padded to the longest of a batch.
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].text.encode()), i))
+    requests = [Instance("loglikelihood_rolling", {}, (rows[i].text,), number) for number, i in enumerate(order)]
+    scores = dict(zip(order, model.loglikelihood_rolling(requests, disable_tqdm=True), strict=True))
+    return [float(scores[i]) for i in range(len(rows))]
+
+
+def bits_per_byte(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> dict[str, tuple[float, float | None]]:
+    """Return {metric: (bits per byte, standard error)}, overall and for each source.
+
+    Value: sum of bits over sum of bytes. Standard error of that ratio, with conversations as the sampling unit
+    (linearised): sqrt(n / (n - 1) * sum((bits_i - value * bytes_i)^2)) / sum(bytes); None for a single row.
+    """
+    groups = {"bits_per_byte": list(range(len(rows)))}
+    for index, row in enumerate(rows):
+        groups.setdefault(f"bits_per_byte/{row.source}", []).append(index)
+    return {
+        name: _ratio([rows[i] for i in members], [loglikelihoods[i] for i in members])
+        for name, members in groups.items()
+    }
+
+
+def _ratio(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> tuple[float, float | None]:
+    sizes = [len(row.text.encode()) for row in rows]
+    bits = [-value / math.log(2) for value in loglikelihoods]
+    value, count = math.fsum(bits) / sum(sizes), len(rows)
+    if count < 2:
+        return value, None
+    squares = math.fsum((b - value * size) ** 2 for b, size in zip(bits, sizes, strict=True))
+    return value, math.sqrt(count / (count - 1) * squares) / sum(sizes)
