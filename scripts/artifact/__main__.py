@@ -20,7 +20,7 @@ def verify(args: argparse.Namespace) -> int:
         print(f"{args.results}: no such folder; nothing has been built", file=sys.stderr)
         return 2
     artifacts = bad = 0
-    for folder, faults in check_tree(args.results, deep=not args.fast, threads=args.threads):
+    for _folder, faults in check_tree(args.results, deep=not args.fast, threads=args.threads):
         artifacts += 1
         bad += bool(faults)
         for fault in faults:

@@ -53,7 +53,7 @@ def publish(draft: Path, target: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(draft, aside)
         raise ArtifactError(
-            f"{target}: not deterministic: key {new['key'][:16]} gave value {old['value']} before and {new['value']} now; "
+            f"{target}: not deterministic: key {new['key'][:16]} gave value {old['value']} before, {new['value']} now; "
             f"compare {target} with {aside}; to accept the new one remove {target} and run snakemake again"
         )
     trash = draft.with_name(f"{draft.name}.old")

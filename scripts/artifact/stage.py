@@ -20,7 +20,16 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from scripts.artifact.code import stage_code
-from scripts.artifact.digest import FACTS, RECORD, SUMS, ArtifactError, format_sums, hash_files, payload_files, sha256_bytes
+from scripts.artifact.digest import (
+    FACTS,
+    RECORD,
+    SUMS,
+    ArtifactError,
+    format_sums,
+    hash_files,
+    payload_files,
+    sha256_bytes,
+)
 from scripts.artifact.environment import check_environment, stage_lock
 from scripts.artifact.publish import draft_folder, publish, sweep_drafts
 from scripts.artifact.record import FORMAT, key_of, read_record, write_record
@@ -174,11 +183,20 @@ def _hash_payload(job: Job[S]) -> str:
 def _environment_facts(started: float, unpinned: dict[str, str]) -> dict[str, Any]:
     """Return what differs from run to run and machine to machine."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    # ru_maxrss keeps the parent's peak across fork and exec; the kernel's own mark of this process doesn't.
+    status = Path("/proc/self/status")
+    marks = (
+        [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        if status.exists()
+        else []
+    )
+    own_kib = int(marks[0]) if marks else usage[0].ru_maxrss
     return {
         "started_unix": started,
         "seconds": time.time() - started,
         "cpu_seconds": sum(u.ru_utime + u.ru_stime for u in usage),
-        "peak_rss_bytes": max(u.ru_maxrss for u in usage) * 1024,
+        "peak_rss_bytes": own_kib * 1024,
+        "children_peak_rss_bytes": usage[1].ru_maxrss * 1024,
         "host": platform.node(),
         "machine": platform.machine(),
         "python": platform.python_version(),

@@ -62,7 +62,9 @@ def check_files(folder: Path, deep: bool = False, threads: int = 1) -> list[Faul
     except ArtifactError as error:
         return [Fault(folder / SUMS, str(error).removeprefix(f"{folder / SUMS}: "))]
     faults = [Fault(folder / name, f"missing; {SUMS} says {claimed[name]}") for name in sorted({*claimed} - {*present})]
-    faults += [Fault(folder / n, f"not listed in {SUMS}; remove it or rebuild") for n in sorted({*present} - {*claimed})]
+    faults += [
+        Fault(folder / n, f"not listed in {SUMS}; remove it or rebuild") for n in sorted({*present} - {*claimed})
+    ]
     cache = stat_cache(folder)
 
     def check(name: str) -> Fault | None:
@@ -121,5 +123,7 @@ def require_sound(folder: Path, threads: int = 1) -> str:
             faults = [Fault(folder / SUMS, f"has SHA-256 {value_of(folder)}, {RECORD} says {record['value']}")]
     if faults:
         shown = "\n".join(map(str, faults[:10]))
-        raise ArtifactError(f"refusing to use a damaged artifact:\n{shown}\nto rebuild it: rm {folder / SUMS} and run snakemake again")
+        raise ArtifactError(
+            f"refusing to use a damaged artifact:\n{shown}\nto rebuild it: rm {folder / SUMS} and run snakemake again"
+        )
     return value_of(folder)

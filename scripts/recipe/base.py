@@ -19,9 +19,12 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Strict(BaseModel):
-    """A typed piece of a recipe: unknown keys are errors, values can't change after loading."""
+    """A typed piece of a recipe: unknown keys are errors, values can't change after loading.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    Nothing is converted silently (strict): `true` is no number and "8" is no integer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Spec(Strict):

@@ -143,7 +143,7 @@ class Graph:
                 self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
 
     def _report(self) -> None:
-        shown = ("clean", "mix", "pack", "train", "merge", "benchmark")
+        shown = ("clean", "mix", "create", "pack", "train", "merge", "benchmark")
         inputs = [(job.stage, job.name) for stage in shown for job in self.of_stage(stage)]
         facts = {
             name: SourceFacts(**source.model_dump(include=set(SourceFacts.model_fields)))
@@ -157,5 +157,6 @@ class Graph:
             missing_sources=self.loaded.missing_sources,
             models={n: [m.kind, *(p for _, p in references(self.recipe, n))] for n, m in self.recipe.models.items()},
             published=self.recipe.published,
+            lineage={artifact_path(a): [artifact_path(i) for i in job.inputs] for a, job in self.jobs.items()},
         )
         self._add("report", "", spec, inputs)

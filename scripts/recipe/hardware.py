@@ -9,6 +9,12 @@ PORTABLE_ENV = {
     "MKL_CBWR": "COMPATIBLE",
 }
 
+GPU_ENV = {
+    # cuBLAS and flash attention choose reproducible algorithms only when told so, before they start.
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "FLASH_ATTENTION_DETERMINISTIC": "1",
+}
+
 
 def pin_cpu() -> None:
     """Set the pins for this process; must run before torch is imported, which reads them once."""

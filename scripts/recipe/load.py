@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from scripts.recipe.base import STAGES
 from scripts.recipe.models import Recipe, Source, Suite, TrainModel
 from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
-from scripts.recipe.yamlfile import KeyPath, YamlError, load_yaml
+from scripts.recipe.yamlfile import KeyPath, Place, YamlError, load_yaml
 
 PRESET_SECTIONS = ("pack", "optimizer", "numerics", "cadence")
 
@@ -22,7 +22,7 @@ class Loaded:
 
     recipe: Recipe
     path: Path
-    lines: dict[KeyPath, int]
+    places: dict[KeyPath, Place]
     sources: dict[str, Source] = field(default_factory=dict)
     suites: dict[str, Suite] = field(default_factory=dict)
     missing_sources: list[str] = field(default_factory=list)
@@ -40,19 +40,20 @@ def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] 
         RecipeError: with one message for each problem found.
     """
     merged: dict[str, Any] = {}
-    lines: dict[KeyPath, int] = {}
+    places: dict[KeyPath, Place] = {}
     for path in paths:
-        data, found_lines = _read(path)
+        data, found_places = _read(path)
         merged = overlay(merged, data)
-        lines.update(found_lines)
+        places.update(found_places)
     merged = overlay(merged, dict(overrides or {}))
     path = paths[-1]
-    _apply_presets(merged, root, path, lines)
+    _apply_files(merged, root, places)
+    _apply_presets(merged, root, path, places)
     try:
         recipe = Recipe.model_validate(merged)
     except ValidationError as error:
-        raise RecipeError(from_validation(error, Recipe, path, lines)) from None
-    loaded = Loaded(recipe, path, lines)
+        raise RecipeError(from_validation(error, Recipe, path, places)) from None
+    loaded = Loaded(recipe, path, places)
     problems = _resolve(loaded, root)
     if problems:
         raise RecipeError(problems)
@@ -70,17 +71,33 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, int]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
     try:
-        data, lines = load_yaml(path)
+        data, places = load_yaml(path)
     except YamlError as error:
         raise RecipeError([str(error)]) from None
     if not isinstance(data, dict):
-        raise RecipeError([f"{path}: holds {type(data).__name__}; a table of keys is needed"])
-    return data, lines
+        found = "is empty" if data is None else f"holds a {type(data).__name__}"
+        raise RecipeError([f"{path}: {found}; a table of keys is needed, such as `name: my-recipe`"])
+    return data, places
 
 
-def _apply_presets(data: dict[str, Any], root: Path, path: Path, lines: dict[KeyPath, int]) -> None:
+def _apply_files(data: dict[str, Any], root: Path, places: dict[KeyPath, Place]) -> None:
+    """Lay the recipe's own sources and suites over the files of the same name: a private source needs only `fetch`."""
+    for table in ("sources", "suites"):
+        entries = data.get(table)
+        if not isinstance(entries, dict):
+            continue
+        files = {p.stem: p for p in (root / "config" / table).glob("*.yaml")}
+        for name, own in entries.items():
+            if isinstance(own, dict) and name in files:
+                below, below_places = _read(files[name])
+                entries[name] = overlay(below, own)
+                for key_path, place in below_places.items():
+                    places.setdefault((table, name, *key_path), place)
+
+
+def _apply_presets(data: dict[str, Any], root: Path, path: Path, places: dict[KeyPath, Place]) -> None:
     """Lay each training's own keys over its preset file."""
     models = data.get("models")
     for name, model in models.items() if isinstance(models, dict) else ():
@@ -90,14 +107,14 @@ def _apply_presets(data: dict[str, Any], root: Path, path: Path, lines: dict[Key
         preset = train.get("preset", "corrected")
         known = sorted(p.stem for p in (root / "config" / "presets").glob("*.yaml"))
         if preset not in known:
-            text = f"found {preset!r}; allowed: {', '.join(known)}{nearest(str(preset), known)}"
-            raise RecipeError([problem(path, lines, ("models", name, "train", "preset"), text)])
+            text = f"found {preset!r}; allowed: {', '.join(known) or 'none'}{nearest(str(preset), known)}"
+            raise RecipeError([problem(path, places, ("models", name, "train", "preset"), text)])
         preset_path = root / "config" / "presets" / f"{preset}.yaml"
-        defaults, preset_lines = _read(preset_path)
+        defaults, preset_places = _read(preset_path)
         try:
             TrainModel.model_validate({"base": "x", "mixture": "x", **defaults})
         except ValidationError as error:
-            raise RecipeError(from_validation(error, TrainModel, preset_path, preset_lines)) from None
+            raise RecipeError(from_validation(error, TrainModel, preset_path, preset_places)) from None
         for section in PRESET_SECTIONS:
             own = train.get(section, {})
             if isinstance(own, dict):
@@ -106,11 +123,11 @@ def _apply_presets(data: dict[str, Any], root: Path, path: Path, lines: dict[Key
 
 def _resolve(loaded: Loaded, root: Path) -> list[str]:
     """Load the named sources and suites; check every reference and the chain of models."""
-    recipe, problems = loaded.recipe, []
-    report = problems.append
+    recipe = loaded.recipe
+    problems: list[str] = []
 
     def say(key_path: KeyPath, text: str) -> None:
-        report(problem(loaded.path, loaded.lines, key_path, text))
+        problems.append(problem(loaded.path, loaded.places, key_path, text))
 
     for mixture_name, mixture in recipe.mixtures.items():
         for source_name, share in mixture.sources.items():
@@ -121,8 +138,11 @@ def _resolve(loaded: Loaded, root: Path) -> list[str]:
             loaded.sources[source_name] = source
             if source.fetch is None and share.missing == "stop":
                 percent = f", {share.target_percent:g} % of this mixture" if share.target_percent else ""
-                say(at, f"private source without a file{percent}; name the file under sources.{source_name}.fetch, "
-                    "or set missing: reweight to go on without it")
+                say(
+                    at,
+                    f"private source without a file{percent}; name the file under sources.{source_name}.fetch, "
+                    "or set missing: reweight to go on without it",
+                )
             elif source.fetch is None and source_name not in loaded.missing_sources:
                 loaded.missing_sources.append(source_name)
     for index, suite_name in enumerate(recipe.benchmark.suites):
@@ -145,11 +165,11 @@ def _named(name: str, inline: Mapping[str, Any], model: type[BaseModel], folder:
         known = sorted({*inline, *(p.stem for p in folder.glob("*.yaml"))})
         say(at, f"unknown {model.__name__.lower()} {name!r}; known: {', '.join(known) or 'none'}{nearest(name, known)}")
         return None
-    data, lines = _read(path)
+    data, places = _read(path)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise RecipeError(from_validation(error, model, path, lines)) from None
+        raise RecipeError(from_validation(error, model, path, places)) from None
 
 
 def references(recipe: Recipe, name: str) -> list[tuple[KeyPath, str]]:
@@ -169,7 +189,8 @@ def _check_references(recipe: Recipe, say: Any) -> None:
     for name, model in recipe.models.items():
         for at, parent in references(recipe, name):
             if parent not in recipe.models:
-                say(at, f"model {parent!r} is not in the table of models; known: {', '.join(models)}{nearest(parent, models)}")
+                known = f"known: {', '.join(models)}{nearest(parent, models)}"
+                say(at, f"model {parent!r} is not in the table of models; {known}")
         mixture_uses: list[tuple[KeyPath, str]] = []
         if model.train is not None:
             mixture_uses.append((("models", name, "train", "mixture"), model.train.mixture))
@@ -184,10 +205,16 @@ def _check_references(recipe: Recipe, say: Any) -> None:
         for at, mixture in mixture_uses:
             if mixture not in recipe.mixtures:
                 known = ", ".join(mixtures) or "none"
-                say(at, f"mixture {mixture!r} is not in the table of mixtures; known: {known}{nearest(mixture, mixtures)}")
+                say(
+                    at,
+                    f"mixture {mixture!r} is not in the table of mixtures; known: {known}{nearest(mixture, mixtures)}",
+                )
     for index, name in enumerate(recipe.benchmark.models):
         if name not in recipe.models:
-            say(("benchmark", "models", index), f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}")
+            say(
+                ("benchmark", "models", index),
+                f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}",
+            )
 
 
 def _check_cycles(recipe: Recipe, say: Any) -> None:
@@ -210,7 +237,11 @@ def _check_cycles(recipe: Recipe, say: Any) -> None:
 
 def _check_names(loaded: Loaded, say: Any) -> None:
     """Downloads of sources, suites and models share one folder: their names must differ, also from the stages'."""
-    tables = {"sources": loaded.sources, "suites": loaded.suites, "models": loaded.recipe.models}
+    tables: dict[str, Mapping[str, object]] = {
+        "sources": loaded.sources,
+        "suites": loaded.suites,
+        "models": loaded.recipe.models,
+    }
     first: dict[str, str] = {}
     for table, names in tables.items():
         for name in names:

@@ -9,7 +9,7 @@ from scripts.recipe.benchmark import Task
 from scripts.recipe.clean import Adapter, Filters
 from scripts.recipe.create import LlamaShape, TokenizerChoice
 from scripts.recipe.fetch import Fetch
-from scripts.recipe.merge import Operation
+from scripts.recipe.merge import MergeSettings
 from scripts.recipe.mix import Share
 from scripts.recipe.pack import PackSettings
 from scripts.recipe.train import Cadence, Launch, Numerics, Optimizer
@@ -19,6 +19,7 @@ class Source(Strict):
     """One data source: `config/sources/<name>.yaml`, or an entry of the recipe's `sources`."""
 
     title: str
+    """Name for people."""
     license: str
     """SPDX identifier where there is one, else the publisher's words."""
     redistributable: bool
@@ -26,9 +27,13 @@ class Source(Strict):
     private: bool = False
     """Not obtainable: a user who has it names the file in `fetch`."""
     known_problems: list[str] = []
+    """What a reader of the report should know."""
     fetch: Fetch | None = None
+    """Where the raw files are; only a private source may lack it."""
     read: Adapter
+    """Which adapter reads the raw files, and its settings."""
     filters: Filters = Filters()
+    """Which episodes are refused."""
 
     @model_validator(mode="after")
     def _fetchable(self) -> Self:
@@ -41,8 +46,11 @@ class Suite(Strict):
     """One benchmark suite: `config/suites/<name>.yaml`, or an entry of the recipe's `suites`."""
 
     title: str
+    """Name for people."""
     fetch: Fetch | None = None
+    """Where the task files are."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
+    """The rows of the benchmark table, by name."""
 
 
 class Mixture(Strict):
@@ -55,53 +63,58 @@ class Mixture(Strict):
     val_split: Literal["hash", "file_tail"] = "hash"
     """`hash`: by keyed hash of the conversation; `file_tail`: the last rows, as the original run did."""
     sources: Annotated[dict[Name, Share], Field(min_length=1)]
+    """What is taken of each source, by its name."""
 
 
 class CreateModel(Strict):
     """A model made from a seed."""
 
     architecture: LlamaShape
+    """Shape of the model."""
     tokenizer: TokenizerChoice
+    """Where its tokenizer comes from."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type of the weights written."""
 
 
 class TrainModel(Strict):
     """A fine-tune of `base` on `mixture`."""
 
     base: Name
+    """Model that is fine-tuned."""
     mixture: Name
+    """Mixture that it reads."""
     preset: Literal["corrected", "as-released"] = "corrected"
     """Defaults from `config/presets/`; keys given here win."""
     pack: PackSettings = PackSettings()
+    """Rows, steps and epochs."""
     optimizer: Optimizer = Optimizer()
+    """AdamW and the learning rate."""
     numerics: Numerics = Numerics()
+    """Precision, memory and kernels."""
     cadence: Cadence = Cadence()
+    """How often to evaluate, save and log."""
     launch: Launch = Launch()
+    """Processes and devices."""
     max_shard_bytes: Count = 5_000_000_000
     """Largest weight file written."""
 
 
-class MergeModel(Strict):
+class MergeModel(MergeSettings):
     """A merge of two models of the table."""
-
-    models: Annotated[list[Name], Field(min_length=2, max_length=2)]
-    """First and second model; gradient values are shares of the second."""
-    operations: Annotated[list[Operation], Field(min_length=1)]
-    out_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
-    vocabulary: Literal["error", "first_model_rows"] = "error"
-    legacy_inv_freq: bool = False
-    uncovered: Literal["error", "first_model"] = "error"
-    allow_compound: bool = False
-    max_shard_bytes: Count = 2_097_152_000
 
 
 class Model(Strict):
     """One row of the models table: downloaded, created, trained or merged."""
 
     download: Fetch | None = None
+    """Take published weights."""
     create: CreateModel | None = None
+    """Make a small model from the seed."""
     train: TrainModel | None = None
+    """Fine-tune another model of the table."""
     merge: MergeModel | None = None
+    """Merge two models of the table."""
 
     @property
     def kind(self) -> str:
@@ -120,12 +133,19 @@ class Benchmarks(Strict):
     """Which suites run on which models."""
 
     suites: list[Name] = []
+    """Suites to run, by name."""
     models: list[Name] = []
+    """Models to run them on."""
     max_length: Annotated[int, Field(ge=16)] = 4096
+    """Longest context plus continuation, in tokens."""
     batch_size: Count = 8
+    """Fixed: never chosen from free memory, since it changes the last bits."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Type in which the model computes."""
     device: Literal["cpu", "cuda"] = "cuda"
+    """Where it computes."""
     portable_cpu: bool = False
+    """Pin the CPU code paths, as in training."""
 
 
 class Recipe(Strict):
@@ -134,6 +154,7 @@ class Recipe(Strict):
     name: Name
     """Folder under `results/` and name of the lock."""
     title: str = ""
+    """Name for people; the report's headline."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The only seed; every choice is a keyed hash of it."""
     sources: dict[Name, Source] = {}
@@ -141,7 +162,10 @@ class Recipe(Strict):
     suites: dict[Name, Suite] = {}
     """Suites of this recipe alone, beside the files of `config/suites/`."""
     mixtures: dict[Name, Mixture] = {}
+    """Mixtures of data, by name."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
+    """The table of models, by name; chains are just names."""
     benchmark: Benchmarks = Benchmarks()
+    """What is measured on which models."""
     published: Name | None = None
     """File of `config/published/` with figures to print beside ours."""

@@ -1,14 +1,14 @@
 """Recipe errors for people: file, line, key path, what was found, what is allowed, nearest spelling."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from scripts.recipe.yamlfile import KeyPath, dotted
+from scripts.recipe.yamlfile import KeyPath, Place, dotted
 
 # pydantic writes the branch of a discriminated union into the location; no user wrote these words.
 _BRANCHES = {"pippa", "openorca", "sharegpt", "airoboros", "aidungeon", "alpaca", "guess_instruction"}
@@ -29,23 +29,24 @@ def nearest(word: str, allowed: Iterable[str]) -> str:
     return f'; did you mean "{found[0]}"?' if found else ""
 
 
-def problem(path: Path, lines: dict[KeyPath, int], key_path: KeyPath, text: str) -> str:
-    """Return one message, with the line of the deepest key that the file really holds."""
+def problem(path: Path, places: Mapping[KeyPath, Place], key_path: KeyPath, text: str) -> str:
+    """Return one message, with file and line of the deepest key that was really written; else only `path`."""
     known = key_path
-    while known and known not in lines:
+    while known and known not in places:
         known = known[:-1]
-    where = f"{path}:{lines[known]}" if known else str(path)
+    where = "{}:{}".format(*places[known]) if known else str(path)
     return f"{where}: {dotted(key_path)}: {text}"
 
 
 def from_validation(
-    error: ValidationError, model: type[BaseModel], path: Path, lines: dict[KeyPath, int], prefix: KeyPath = ()
+    error: ValidationError, model: type[BaseModel], path: Path, places: Mapping[KeyPath, Place], prefix: KeyPath = ()
 ) -> list[str]:
     """Translate pydantic's errors into one message each."""
     messages = []
     for item in error.errors():
-        location: KeyPath = tuple(p for p in item["loc"] if p != "[key]" and p not in _BRANCHES)
-        messages.append(problem(path, lines, prefix + location, _explain(item, model, location)))
+        written = [part for part in item["loc"] if part != "[key]"]
+        location: KeyPath = tuple(p for i, p in enumerate(written) if not (p in _BRANCHES and written[i - 1] == "read"))
+        messages.append(problem(path, places, prefix + location, _explain(item, model, location)))
     return messages
 
 

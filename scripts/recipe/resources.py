@@ -10,17 +10,24 @@ _HOUR = 60
 
 
 def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[str, int]:
-    """Return `threads`, `mem_mb`, `runtime` (minutes) and `gpu` of one job; time and memory grow by attempt."""
+    """Return `threads`, `mem_mb`, `runtime` (minutes) and `gpu` of one job.
+
+    Time and memory of jobs without a GPU grow with the attempt.
+    """
     job = graph.jobs[artifact]
     needs = {"threads": 1, "mem_mb": _SMALL_MB, "runtime": _HOUR, "gpu": 0}
-    if job.stage in {"merge", "clean", "mix", "pack"}:
-        needs.update(threads=2, mem_mb=2 * _SMALL_MB)
+    if job.stage == "merge":
+        needs.update(threads=2)
+    if job.stage in {"clean", "mix", "pack"}:
+        needs.update(mem_mb=2 * _SMALL_MB)
     if isinstance(job.spec, TrainSpec):
         needs.update(_training(job.spec))
     if isinstance(job.spec, BenchmarkSpec) and job.spec.device == "cuda":
         # One GPU holds a 13B model in 16 bits (26 GB) with its activations; the host loads it shard by shard.
         needs.update(threads=4, mem_mb=64_000, runtime=12 * _HOUR, gpu=1)
-    return {**needs, "mem_mb": needs["mem_mb"] * attempt, "runtime": needs["runtime"] * attempt}
+    # A GPU job fills its node already and resumes where it was stopped: more of anything would only not be granted.
+    growth = 1 if needs["gpu"] else attempt
+    return {**needs, "mem_mb": needs["mem_mb"] * growth, "runtime": needs["runtime"] * growth}
 
 
 def _training(spec: TrainSpec) -> dict[str, int]:

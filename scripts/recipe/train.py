@@ -1,8 +1,8 @@
 """Training: every hyperparameter of the announcement, and each quirk of the original run as a switch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Positive, Ratio, Spec, Strict
 
@@ -37,6 +37,8 @@ class Numerics(Strict):
     attention: Literal["sdpa", "flex_attention", "flash_attention_2"] = "flash_attention_2"
     fsdp_offload_params: bool = False
     """Keep parameters and Adam state in host memory. The original did; 7B on 8x A40 and 13B on 8x H100 fit without."""
+    out_dtype: Literal["float32", "bfloat16"] | None = None
+    """Type of the published weights; unset, the type in which they were trained (fp32 for `fp32_master`)."""
 
 
 class Cadence(Strict):
@@ -60,6 +62,14 @@ class Launch(Strict):
     """CPU threads of each process."""
     portable_cpu: bool = False
     """Pin ATen, oneDNN and MKL to AVX2 code paths, so that any x86-64 CPU gives the same bits (CPU only)."""
+
+    @model_validator(mode="after")
+    def _portable_alone(self) -> Self:
+        # Under the pins MKL splits a product's sum among its threads (seen at 100 x 512 x 64 with 2 threads).
+        if self.portable_cpu and self.device == "cpu" and self.threads_per_process > 1:
+            found = f"found threads_per_process {self.threads_per_process}"
+            raise ValueError(f"portable_cpu needs threads_per_process 1, {found}; use more processes_per_node instead")
+        return self
 
     @property
     def processes(self) -> int:

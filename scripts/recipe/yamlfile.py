@@ -6,14 +6,19 @@ from typing import Any
 import yaml
 
 KeyPath = tuple[str | int, ...]
+Place = tuple[Path, int]
+"""File and line (1-based) where a key was written."""
+
+# Far more than any recipe holds; aliases of aliases could make a small file endless.
+_MAX_NODES = 100_000
 
 
 class YamlError(ValueError):
     """A file that is not plain, unambiguous YAML; the message names file and line."""
 
 
-def load_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
-    """Return the data of a YAML file and the line (1-based) of every key path.
+def load_yaml(path: Path) -> tuple[Any, dict[KeyPath, Place]]:
+    """Return the data of a YAML file and the place of every key path.
 
     Raises:
         YamlError: unreadable file, syntax error, duplicate key, or a tag other than the plain ones.
@@ -24,31 +29,38 @@ def load_yaml(path: Path) -> tuple[Any, dict[KeyPath, int]]:
         raise YamlError(f"{path}: cannot be read: {error}") from None
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[KeyPath, int] = {}
-        _walk(root, (), lines, path)
-        return yaml.safe_load(text), lines
+        places: dict[KeyPath, Place] = {}
+        _walk(root, (), places, path)
+        return yaml.safe_load(text), places
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise YamlError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    except YamlError:
+        raise
+    except ValueError as error:  # a date or number that looks like one, but isn't
+        raise YamlError(f"{path}: not valid YAML: {error}; put quotes around texts that look like dates") from None
+    except RecursionError:
+        raise YamlError(f"{path}: tables and lists are nested too deeply, or an alias holds itself") from None
 
 
-def _walk(node: Any, key_path: KeyPath, lines: dict[KeyPath, int], path: Path) -> None:
-    """Record the line of every key below `node`; refuse duplicate keys, which YAML would drop silently."""
+def _walk(node: Any, key_path: KeyPath, places: dict[KeyPath, Place], path: Path) -> None:
+    """Record the place of every key below `node`; refuse duplicate keys, which YAML would drop silently."""
+    if len(places) > _MAX_NODES:
+        raise YamlError(f"{path}: holds more than {_MAX_NODES:,} keys and values; write fewer aliases")
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            child = (*key_path, str(key.value))
-            if child in lines:
+            child, line = (*key_path, str(key.value)), key.start_mark.line + 1
+            if child in places:
                 raise YamlError(
-                    f"{path}:{key.start_mark.line + 1}: {dotted(child)}: given twice "
-                    f"(first in line {lines[child]}); keep one"
+                    f"{path}:{line}: {dotted(child)}: given twice (first in line {places[child][1]}); keep one"
                 )
-            lines[child] = key.start_mark.line + 1
-            _walk(value, child, lines, path)
+            places[child] = path, line
+            _walk(value, child, places, path)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            lines[(*key_path, index)] = value.start_mark.line + 1
-            _walk(value, (*key_path, index), lines, path)
+            places[(*key_path, index)] = path, value.start_mark.line + 1
+            _walk(value, (*key_path, index), places, path)
 
 
 def dotted(key_path: KeyPath) -> str:

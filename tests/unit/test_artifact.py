@@ -150,7 +150,9 @@ def test_a_failing_build_publishes_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert list((tmp_path / "results" / "r" / "clean").iterdir()) == []
 
 
-def test_key_depends_on_spec_and_on_order_of_inputs(artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_depends_on_spec_and_on_order_of_inputs(
+    artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = make(tmp_path, "two", monkeypatch, text="bye")
     keys = set()
     for inputs in ([artifact, other], [other, artifact], [artifact]):

@@ -38,4 +38,6 @@ def test_locks_name_no_addresses_and_no_gpu_packages() -> None:
     for path in (ROOT / "envs").glob("*.lock"):
         text = path.read_text()
         assert "://" not in text
-        assert not re.search(r"^(nvidia|cuda|triton)", text, re.M), "torch pins its own CUDA packages where they are needed"
+        assert not re.search(r"^(nvidia|cuda|triton)", text, re.M), (
+            "torch pins its own CUDA packages where they are needed"
+        )

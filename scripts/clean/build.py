@@ -1,0 +1,153 @@
+"""The stage: every row of the source goes through the gate and the filters, once, in the order of the files.
+
+Memory holds digests, never the text of all rows: kept episodes wait on disk until all are known.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scripts.artifact.digest import payload_files
+from scripts.artifact.stage import Job, StageError
+from scripts.clean.adapters import read_source
+from scripts.clean.audit import Audit
+from scripts.clean.episode import MINORS_GATE, UNREADABLE, Outcome, RawEpisode, Refused
+from scripts.clean.identity import Ids, digests
+from scripts.clean.lexicon import Lexicon, folded_words, load_lexicon
+from scripts.clean.refusals import refusal_in
+from scripts.clean.shape import misshapen, shape
+from scripts.clean.store import ADULT, GENERAL, Episode, Spill, write_episodes
+from scripts.recipe.clean import CleanSpec, Filters
+
+
+def build(job: Job[CleanSpec]) -> None:
+    """Write `episodes.parquet`, `rejected.jsonl`, `audit.json` and `samples.json` of one source.
+
+    Raises:
+        StageError: the download has no file of this format, or one in which no row can be read.
+    """
+    clean(job, load_lexicon())
+
+
+def clean(job: Job[CleanSpec], lexicon: Lexicon) -> None:
+    """As `build`, with the word lists of the gate and the adult label as an argument (for tests)."""
+    spec = job.spec
+    folder = job.named(spec.source)
+    several = len(payload_files(folder)) > 1
+    with Audit(job.out, spec.source, spec.seed, several) as audit, Spill(job.work) as spill:
+        chain = _Chain(spec, lexicon, audit)
+        seen = _Seen()
+        for outcome in read_source(spec.read, folder, spec.seed):
+            seen.row(outcome)
+            episode = chain.take(outcome)
+            if episode is not None:
+                spill.add(episode)
+        seen.check(str(folder))
+        write_episodes(job.out / "episodes.parquet", chain.survivors(spill))
+        job.counts.update(audit.finish(seen.rows_in, chain.turns_cut))
+
+
+@dataclass
+class _Tally:
+    rows: int = 0
+    readable: int = 0
+    first: str = ""
+
+
+class _Seen:
+    """Counts the readable rows of each file: one without any is another format, not a file of bad rows."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, _Tally] = {}
+
+    def row(self, outcome: Outcome) -> None:
+        """Count one row."""
+        tally = self._files.setdefault(outcome.file, _Tally())
+        tally.rows += 1
+        if isinstance(outcome, RawEpisode) or outcome.reason not in UNREADABLE:
+            tally.readable += 1
+        elif not tally.first:
+            tally.first = f"line {outcome.line}: {outcome.detail}"
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of all files."""
+        return sum(tally.rows for tally in self._files.values())
+
+    def check(self, folder: str) -> None:
+        """Raise StageError unless every file has a readable row."""
+        hint = "check the source's read.adapter and fetch.files"
+        if not self._files:
+            raise StageError(f"{folder}: holds no row at all; {hint}")
+        for name, tally in self._files.items():
+            if not tally.readable:
+                raise StageError(f"{folder}/{name}: none of its {tally.rows} rows can be read; {tally.first}; {hint}")
+
+
+class _Chain:
+    """The gate and the filters, in this order: gate, shape, refusals, adult label, duplicates."""
+
+    def __init__(self, spec: CleanSpec, lexicon: Lexicon, audit: Audit) -> None:
+        self._filters: Filters = spec.filters
+        self._source = spec.source
+        self._lexicon = lexicon
+        self._audit = audit
+        self._ids = Ids(spec.source)
+        self._whole: set[bytes] = set()
+        self._prefixes: set[bytes] = set()
+        self.turns_cut = 0
+
+    def take(self, outcome: Outcome) -> Episode | None:
+        """Return the episode if it is kept so far, else record why not."""
+        if isinstance(outcome, Refused):
+            name = self._ids.next(outcome.key or f"{outcome.reason}\x1f{outcome.text}")
+            gated = self._lexicon.gated(outcome.text, folded_words(outcome.text))
+            self._audit.refuse(outcome, name, MINORS_GATE if gated else outcome.reason, outcome.detail, outcome.text)
+            return None
+        name = self._ids.next(outcome.key)
+        text = "\n".join((outcome.system, outcome.context, *(turn.text for turn in outcome.turns)))
+        words = folded_words(text)
+        # Before any other filter, and before anything is cut: no text of a gated row may reach the samples.
+        if self._lexicon.gated(text, words):
+            self._audit.refuse(outcome, name, MINORS_GATE)
+            return None
+        adult = outcome.adult or self._lexicon.adult(words)
+        kept = self._filtered(outcome, name, adult)
+        if isinstance(kept, Episode):
+            return kept
+        shown = "" if adult else "\n".join(turn.text for turn in outcome.turns)
+        self._audit.refuse(outcome, name, *kept, shown)
+        return None
+
+    def _filtered(self, raw: RawEpisode, name: str, adult: bool) -> Episode | tuple[str, str]:
+        shaped = shape(raw)
+        bad = misshapen(shaped, self._filters)
+        if bad is not None:
+            return bad
+        if self._filters.refusals == "drop":
+            for index, turn in enumerate(shaped.turns):
+                pattern = refusal_in(turn.text) if turn.role == "model" else None
+                if pattern is not None:
+                    return "refusal", f"turn {index + 1}: {pattern}"
+        if adult and self._filters.adult == "exclude":
+            return "adult", "marked by the source" if raw.adult else "word list"
+        prefixes, whole = digests(shaped.system, shaped.turns)
+        if self._filters.exact_duplicates:
+            if whole in self._whole:
+                return "exact_duplicate", "an equal episode came before"
+            self._whole.add(whole)
+        if self._filters.prefix_duplicates:
+            self._prefixes.update(prefixes)
+        self.turns_cut += shaped.cut
+        label = ADULT if adult else GENERAL
+        return Episode(name, self._source, label, shaped.system, shaped.turns, raw.line, raw.file)
+
+    def survivors(self, spill: Spill) -> Iterator[Episode]:
+        """Yield the kept episodes by id, without those that a longer kept one begins with."""
+        for episode in spill.by_id():
+            whole = digests(episode.system, episode.turns)[1]
+            if self._filters.prefix_duplicates and whole in self._prefixes:
+                shown = "" if episode.label == ADULT else "\n".join(turn.text for turn in episode.turns)
+                self._audit.refuse(episode, episode.id, "prefix_duplicate", "a longer episode begins with it", shown)
+                continue
+            self._audit.keep(episode)
+            yield episode

@@ -1,0 +1,61 @@
+"""Shape of an episode: who speaks first and last, no blank turns, bounds on number and length of turns."""
+
+from dataclasses import dataclass
+
+from scripts.clean.episode import RawEpisode, Turn
+from scripts.clean.text import escape_marks, repair_text
+from scripts.recipe.clean import Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """An episode after shaping."""
+
+    system: str
+    turns: tuple[Turn, ...]
+    cut: int
+    """Raw turns left out: the first blank one with all behind it, or a user's words without an answer."""
+
+
+def clean_text(text: str) -> str:
+    """Return repaired, stripped text in which nothing can be read as a mark of the prompt format."""
+    return escape_marks(repair_text(text).strip())
+
+
+def shape(raw: RawEpisode) -> Shaped:
+    """Cut a conversation to a sound one; may leave no turn at all.
+
+    Neighbouring turns of one role become one. A model turn may open only under a system text (a greeting, a
+    narrator): with nothing before it there is nothing to answer. The last turn is a model turn.
+    """
+    system = clean_text(raw.system)
+    turns: list[Turn] = []
+    used = 0
+    for turn in raw.turns:
+        said = clean_text(turn.text)
+        if not said:
+            break
+        used += 1
+        if not turns and turn.role == "model" and not system:
+            continue
+        if turns and turns[-1].role == turn.role:
+            turns[-1] = Turn(turn.role, f"{turns[-1].text}\n\n{said}")
+        else:
+            turns.append(Turn(turn.role, said))
+    while turns and turns[-1].role == "user":
+        turns.pop()
+        used -= 1
+    return Shaped(system, tuple(turns), len(raw.turns) - used)
+
+
+def misshapen(episode: Shaped, filters: Filters) -> tuple[str, str] | None:
+    """Return (reason, detail) if the shape is refused."""
+    if not episode.turns:
+        return "blank", "no model turn is left after blank turns are cut"
+    answers = sum(turn.role == "model" for turn in episode.turns)
+    if answers < filters.min_exchanges:
+        return "too_few_exchanges", f"{answers} model turns, needs {filters.min_exchanges}"
+    longest = max(len(episode.system), *(len(turn.text) for turn in episode.turns))
+    if longest > filters.max_turn_chars:
+        return "turn_too_long", f"{longest} characters, at most {filters.max_turn_chars}"
+    return None

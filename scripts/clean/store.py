@@ -1,0 +1,101 @@
+"""Kept episodes: on disk while rows are read, then sorted by id into parquet."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from scripts.artifact.stage import StageError
+from scripts.clean.episode import Turn
+
+GENERAL, ADULT = "general", "adult"
+
+# Ids are uniform, so a million episodes of 2 kB give 64 files of 30 MB, each sorted in memory.
+_SPILL_FILES = 64
+# A row group of 1,024 episodes of at most 100 kB stays in memory; writers and readers need no more than one.
+ROW_GROUP_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One kept episode and where it came from."""
+
+    id: str
+    source: str
+    label: str
+    """`general` or `adult`."""
+    system: str
+    turns: tuple[Turn, ...]
+    line: int
+    file: str
+
+
+class Spill:
+    """Episodes in files by the first bits of their id."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: list[TextIO] = []
+
+    def __enter__(self) -> "Spill":
+        self._folder.mkdir(parents=True, exist_ok=True)
+        # Begins empty: what a killed attempt left behind is of no use, since rows are read again from the first.
+        self._files = [self._path(i).open("w+", encoding="utf-8", newline="\n") for i in range(_SPILL_FILES)]
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for index, file in enumerate(self._files):
+            file.close()
+            self._path(index).unlink(missing_ok=True)
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"spill-{index:02}.jsonl"
+
+    def add(self, episode: Episode) -> None:
+        """Keep an episode."""
+        index = int(episode.id[-16:-14], 16) * _SPILL_FILES // 256
+        fields = [episode.id, episode.source, episode.label, episode.system, episode.turns, episode.line, episode.file]
+        self._files[index].write(json.dumps(fields, ensure_ascii=False) + "\n")
+
+    def by_id(self) -> Iterator[Episode]:
+        """Yield all episodes sorted by id.
+
+        Raises:
+            StageError: an id twice.
+        """
+        last = ""
+        for file in self._files:
+            file.seek(0)
+            rows = sorted((json.loads(line) for line in file), key=lambda fields: str(fields[0]))
+            for name, source, label, system, turns, line, path in rows:
+                if name <= last:
+                    raise StageError(f"{name}: id given twice; please report this as a fault of the clean stage")
+                last = name
+                yield Episode(name, source, label, system, tuple(Turn(*turn) for turn in turns), line, path)
+
+
+def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
+    """Write `episodes.parquet` in the given order: zstd, row groups of 1,024, the same bytes every time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    turn = pa.struct([("role", pa.string()), ("text", pa.string())])
+    fields = [(name, pa.string()) for name in ("id", "source", "label", "system")]
+    schema = pa.schema([*fields, ("turns", pa.list_(turn))])
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6") as writer:
+        for rows in _groups(episodes):
+            columns = {name: [getattr(row, name) for row in rows] for name, _ in fields}
+            columns["turns"] = [[turn._asdict() for turn in row.turns] for row in rows]
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP_ROWS)
+
+
+def _groups(episodes: Iterable[Episode]) -> Iterator[list[Episode]]:
+    rows: list[Episode] = []
+    for episode in episodes:
+        rows.append(episode)
+        if len(rows) == ROW_GROUP_ROWS:
+            yield rows
+            rows = []
+    if rows:
+        yield rows

@@ -1,0 +1,85 @@
+"""What the mixture is made of: `mix.json` for stages, `README.md` for people and for `datasets.load_dataset`."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from scripts.recipe.mix import MixSpec
+
+
+@dataclass
+class SourceCounts:
+    """What one source gave to the mixture."""
+
+    episodes_in: int
+    """Episodes of the clean artifact."""
+    without_model_turn: int
+    """Episodes that teach nothing and are left out."""
+    target_percent: float | None
+    """Share of tokens in the original mixture, where it is known."""
+    rows_train: int = 0
+    """Repeats count."""
+    rows_validation: int = 0
+    chars_train: int = 0
+    """Characters of the training texts, markers included."""
+    chars_validation: int = 0
+    user_turns_cut: int = 0
+    """User turns behind the last model turn, in rows written."""
+    markers_disarmed: int = 0
+    """Literal role markers inside texts, in rows written."""
+
+
+def mix_json(spec: MixSpec, sources: dict[str, SourceCounts]) -> str:
+    """Return the text of `mix.json`; sources stand in the recipe's order."""
+    content: dict[str, Any] = {
+        "mixture": spec.mixture,
+        "format": spec.format,
+        "seed": spec.seed,
+        "val_split": spec.val_split,
+        "val_set_size": spec.val_set_size,
+        "missing_sources": spec.missing_sources,
+        "sources": {name: asdict(counts) for name, counts in sources.items()},
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def readme(spec: MixSpec, sources: dict[str, SourceCounts]) -> str:
+    """Return the dataset card: front matter that names the splits' files, then the composition."""
+    total = sum(counts.chars_train for counts in sources.values())
+    # `datasets` 5.2 refuses a split of a file without rows, so nothing held out is not a split.
+    parts = ["train", *(["validation"] if any(counts.rows_validation for counts in sources.values()) else [])]
+    lines = [
+        "---",
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        *(f"  - split: {part}\n    path: {part}.parquet" for part in parts),
+        "---",
+        "",
+        f"# Mixture {spec.mixture}",
+        "",
+        f"One row is one conversation in the prompt format {spec.format}: the concatenated texts of `segments` are the",
+        "exact training text, `trained` marks what the model wrote.",
+        "",
+        "| source | episodes | training rows | held-out rows | training characters | share % | original share % |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for name, counts in sources.items():
+        target = "" if counts.target_percent is None else f"{counts.target_percent:g}"
+        figures = (counts.episodes_in, counts.rows_train, counts.rows_validation, counts.chars_train)
+        share = f"{100 * counts.chars_train / total:.1f}"
+        lines.append("| " + " | ".join([name, *(f"{figure:,}" for figure in figures), share, target]) + " |")
+    lines += [
+        "",
+        "Shares are of characters here; the original mixture's are of tokens, where they are known.",
+        f"Held out: {100 * spec.val_set_size:g} %, {_HELD_OUT[spec.val_split]}. Seed: {spec.seed}.",
+    ]
+    if spec.missing_sources:
+        lines += ["", f"Not obtainable and left out: {', '.join(spec.missing_sources)}."]
+    return "\n".join(lines) + "\n"
+
+
+_HELD_OUT = {
+    "hash": "decided by a keyed hash of each conversation",
+    "file_tail": "the last rows, source after source",
+}

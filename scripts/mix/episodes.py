@@ -1,0 +1,69 @@
+"""Read the episodes of clean artifacts, a batch at a time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from scripts.artifact.stage import StageError
+
+# 1,024 episodes of a mean 4 kB are 4 MB: small beside the interpreter, and long enough for the columnar reader.
+_BATCH_ROWS = 1024
+
+
+def episode_ids(source: str, folder: Path) -> tuple[list[str], int]:
+    """Return (ids of the episodes with a model turn, number of all episodes) of one clean artifact.
+
+    Raises:
+        StageError: not a clean artifact's file, an id without text, or an id that comes twice.
+    """
+    ids: list[str] = []
+    episodes = 0
+    for batch in _batches(source, folder, ["id", "turns"]):
+        episodes += batch.num_rows
+        turns = batch.column("turns")
+        answered = pc.equal(pc.struct_field(pc.list_flatten(turns), "role"), "model")
+        rows = set(pc.list_parent_indices(turns).filter(answered).to_pylist())
+        batch_ids = batch.column("id").to_pylist()
+        ids += [_usable(source, batch_ids[row]) for row in sorted(rows)]
+    if len(set(ids)) < len(ids):
+        seen: set[str] = set()
+        twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+        raise StageError(f"clean/{source}: id {twice!r} comes twice in episodes.parquet; ids must differ; rebuild it")
+    return ids, episodes
+
+
+def episodes(source: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield `{"id", "system", "turns": [{"role", "text"}]}` of each episode, in the order of the file."""
+    for batch in _batches(source, folder, ["id", "system", "turns"]):
+        yield from batch.to_pylist()
+
+
+def _batches(source: str, folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    path = folder / "episodes.parquet"
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_schema(source, file.schema_arrow)
+            yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+    except FileNotFoundError:
+        raise StageError(f"clean/{source}: holds no episodes.parquet; rebuild it") from None
+    except pa.ArrowInvalid as error:
+        raise StageError(f"clean/{source}: episodes.parquet can't be read ({error}); rebuild it") from None
+
+
+def _check_schema(source: str, schema: pa.Schema) -> None:
+    turn = pa.struct([("role", pa.string()), ("text", pa.string())])
+    for name, wanted in {"id": pa.string(), "system": pa.string(), "turns": pa.list_(turn)}.items():
+        found = schema.field(name).type if name in schema.names else None
+        if found is None or not found.equals(wanted):
+            text = "is missing" if found is None else f"has type {found}"
+            raise StageError(f"clean/{source}: column {name} {text}, needs {wanted}; rebuild it (see docs/formats.md)")
+
+
+def _usable(source: str, identifier: str | None) -> str:
+    if not identifier:
+        raise StageError(f"clean/{source}: an episode without id in episodes.parquet; every row needs one; rebuild it")
+    return identifier

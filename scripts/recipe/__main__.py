@@ -1,0 +1,68 @@
+"""`python -m scripts.recipe check|docs|pin`: recipes without running anything."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from scripts.artifact.code import ROOT
+from scripts.artifact.digest import sha256_file
+from scripts.recipe.docs import PATH, document
+from scripts.recipe.graph import Graph
+from scripts.recipe.load import load_recipe
+from scripts.recipe.problems import RecipeError
+
+
+def main() -> int:
+    """Run one command; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m scripts.recipe")
+    commands = parser.add_subparsers(required=True, metavar="check|docs|pin")
+    check = commands.add_parser("check", help="print OK or every problem of recipe files")
+    check.add_argument("files", nargs="+", type=Path)
+    check.set_defaults(run=lambda args: max(map(_check, args.files)))
+    docs = commands.add_parser("docs", help=f"write {PATH} from the typed models")
+    docs.set_defaults(run=_docs)
+    pin = commands.add_parser("pin", help="print the `files` lines of a recipe for files of a folder")
+    pin.add_argument("folder", type=Path)
+    pin.add_argument("files", nargs="+", metavar="FILE", help="path below FOLDER")
+    pin.set_defaults(run=_pin)
+    args = parser.parse_args()
+    return int(args.run(args))
+
+
+def _check(path: Path) -> int:
+    try:
+        graph = Graph(load_recipe([path], ROOT))
+    except RecipeError as error:
+        print(error)
+        return 1
+    print(f"{path}: OK, {len(graph.jobs)} artifacts")
+    for name, model in graph.recipe.models.items():
+        if model.download is not None and not model.download.pinned:
+            print(f"{path}: models.{name}.download refuses to run until it is pinned: {model.download.unconfirmed}")
+    for name in graph.loaded.missing_sources:
+        print(f"{path}: goes on without the private source {name}")
+    return 0
+
+
+def _docs(args: argparse.Namespace) -> int:
+    (ROOT / PATH).write_text(document(ROOT), encoding="utf-8")
+    print(f"wrote {PATH}")
+    return 0
+
+
+def _pin(args: argparse.Namespace) -> int:
+    """Print as YAML what `Fetch.files` wants; files in the order given."""
+    print("files:")
+    for name in args.files:
+        path = args.folder / name
+        try:
+            digest, size = sha256_file(path), path.stat().st_size
+        except OSError as error:
+            print(f"{path}: can't be read: {error.strerror}", file=sys.stderr)
+            return 1
+        print(f"  {name}: {{sha256: {digest}, bytes: {size}}}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Refuse what can't be trained before any process starts: the base's config, the schedule, the settings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.artifact.stage import StageError
+from scripts.recipe.train import TrainSpec
+
+# Keys by which a config.json has made libraries run code or load it from elsewhere (CVE-2026-4372 among them).
+_FORBIDDEN = ("auto_map", "trust_remote_code", "model_file", "custom_pipelines")
+
+
+def read_config(base: Path) -> dict[str, Any]:
+    """Return the base's config.json, checked to describe a plain Llama (rule R3).
+
+    Raises:
+        StageError: unreadable, another architecture, keys that can run code, tied embeddings or dropout.
+    """
+    path = base / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        names = set(config)
+    except (OSError, ValueError, TypeError) as error:
+        raise StageError(f"{path}: cannot be read ({error}); rebuild the base model") from None
+    bad = sorted(n for n in names if n in _FORBIDDEN or n.startswith("_attn_implementation"))
+    if bad:
+        raise StageError(f"{path}: holds {', '.join(bad)}, which can run foreign code; remove it from the model")
+    if config.get("architectures") != ["LlamaForCausalLM"] or config.get("model_type") != "llama":
+        found = f"architectures {config.get('architectures')}, model_type {config.get('model_type')!r}"
+        raise StageError(f"{path}: found {found}; only ['LlamaForCausalLM'] of type 'llama' can be trained")
+    for key in ("tie_word_embeddings", "attention_dropout", "attention_bias", "mlp_bias"):
+        if config.get(key):
+            raise StageError(f"{path}: {key} is {config[key]}; Llama 2 models, which this stage trains, have none")
+    return dict(config)
+
+
+def read_pack(pack: Path, spec: TrainSpec, vocab_size: int) -> dict[str, Any]:
+    """Return pack.json after checking that the schedule is whole and made for these processes.
+
+    Raises:
+        StageError: another number of processes, a vocabulary that the model lacks, or a damaged schedule.
+    """
+    path = pack / "pack.json"
+    try:
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+        steps, accumulation, processes = (int(facts[k]) for k in ("steps", "gradient_accumulation_steps", "processes"))
+        tokens_vocabulary = int(facts["vocab_size"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StageError(f"{path}: cannot be read ({error!r}); rebuild the pack artifact") from None
+    world = spec.launch.processes
+    if processes != world:
+        raise StageError(f"{path}: schedule for {processes} processes, launch has {world}; pack again for {world}")
+    if steps < 1:
+        raise StageError(f"{path}: {steps} steps; the mixture is too small for one step, add rows or lower batch sizes")
+    if tokens_vocabulary > vocab_size:
+        text = f"vocabulary of {tokens_vocabulary}, the base model has {vocab_size}"
+        raise StageError(f"{path}: {text}; pack with the base model's tokenizer")
+    _check_schedule(pack, "schedule_offsets", "schedule_rows", "train_rows", steps * accumulation * world)
+    batches = len(_load(pack, "validation_offsets")) - 1
+    if batches % world:
+        raise StageError(f"{pack}: {batches} evaluation batches don't divide among {world} processes; pack again")
+    _check_schedule(pack, "validation_offsets", "validation_schedule", "validation_rows", batches)
+    return facts
+
+
+def check_settings(spec: TrainSpec, facts: dict[str, Any]) -> None:
+    """Refuse settings that contradict each other or the schedule.
+
+    Raises:
+        StageError: the message names the key and the allowed values.
+    """
+    steps, warmup, numerics, cadence = facts["steps"], spec.optimizer.warmup_steps, spec.numerics, spec.cadence
+    if warmup >= steps:
+        text = f"the schedule has {steps} steps; allowed: 0 to {steps - 1}"
+        raise StageError(f"optimizer.warmup_steps is {warmup}, {text}")
+    if spec.launch.nodes > 1:
+        raise StageError(f"launch.nodes is {spec.launch.nodes}; this door starts one node: set nodes: 1")
+    if spec.launch.device == "cpu" and numerics.attention == "flash_attention_2":
+        raise StageError("numerics.attention is flash_attention_2, which needs a GPU; on the CPU use sdpa")
+    if cadence.final_ckpt == "best_eval":
+        if not facts["validation_rows"]:
+            raise StageError("cadence.final_ckpt is best_eval, but no row is held out; set val_set_size or use last")
+        if cadence.save_steps % cadence.eval_steps:
+            text = f"save_steps {cadence.save_steps} is no multiple of eval_steps {cadence.eval_steps}"
+            raise StageError(f"cadence.final_ckpt is best_eval: {text}, so saved checkpoints would lack an evaluation")
+
+
+def _load(pack: Path, name: str) -> Any:
+    try:
+        return np.load(pack / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise StageError(f"{pack / name}.npy: cannot be read ({error}); rebuild the pack artifact") from None
+
+
+def _check_schedule(pack: Path, offsets_name: str, rows_name: str, bounds_name: str, entries: int) -> None:
+    offsets, rows, bounds = (_load(pack, name) for name in (offsets_name, rows_name, bounds_name))
+    whole = len(offsets) == entries + 1 and offsets[0] == 0 and offsets[-1] == len(rows)
+    if not whole or bool((np.diff(offsets) < 0).any()):
+        text = f"{len(offsets)} offsets for {entries} micro-batches and {len(rows)} rows"
+        raise StageError(f"{pack / offsets_name}.npy: {text}, or not rising; rebuild the pack artifact")
+    if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= len(bounds) - 1):
+        text = f"names row {int(rows.max())} of {len(bounds) - 1}"
+        raise StageError(f"{pack / rows_name}.npy: {text}; rebuild the pack artifact")

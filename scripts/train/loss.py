@@ -1,0 +1,67 @@
+"""Next-token loss straight from hidden states: the [T, V] logits of a whole line never exist.
+
+Shape suffixes: T tokens, C tokens of one chunk, D hidden size, V vocabulary.
+At 32,768 tokens and a vocabulary of 32,000 full logits with their gradient are 7.8 GiB in fp32.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from scripts.train.reader import IGNORE
+
+CHUNK = 1024
+"""Tokens a chunk: 1,024 x 32,000 fp32 logits are 125 MiB, and the matrix product is large enough to be efficient."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """Computes the gradients chunk by chunk in the forward pass, while a chunk's logits are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, with_grad: bool) -> Tensor:
+        losses_T = torch.zeros(len(targets_T), dtype=torch.float32, device=hidden_TD.device)
+        if with_grad:
+            grad_hidden_TD = torch.zeros_like(hidden_TD)
+            # fp32 even for bf16 weights: up to 32 chunks are added up in it.
+            grad_weight_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+        for start in range(0, len(targets_T), CHUNK):
+            part = slice(start, start + CHUNK)
+            hidden_CD, targets_C = hidden_TD[part], targets_T[part]
+            counted_C = (targets_C != IGNORE).float()
+            index_C1 = targets_C.clamp_min(0)[:, None]
+            logp_CV = functional.log_softmax(functional.linear(hidden_CD, weight_VD).float(), dim=-1)
+            losses_T[part] = -logp_CV.gather(1, index_C1).squeeze(1) * counted_C
+            if with_grad:
+                grad_CV = logp_CV.exp_().scatter_add_(1, index_C1, -torch.ones_like(counted_C)[:, None])
+                grad_CV = (grad_CV * counted_C[:, None]).to(weight_VD.dtype)
+                grad_hidden_TD[part] = grad_CV @ weight_VD
+                grad_weight_VD += grad_CV.t() @ hidden_CD
+        if with_grad:
+            ctx.save_for_backward(grad_hidden_TD, grad_weight_VD.to(weight_VD.dtype))
+        return losses_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        grad_hidden_TD, grad_weight_VD = ctx.saved_tensors
+        # All tokens have the same weight in the sum below, so one scalar scales both.
+        scale = grads[0][0].to(grad_hidden_TD.dtype)
+        return grad_hidden_TD * scale, grad_weight_VD * scale, None, None
+
+
+_apply: Callable[..., Tensor] = _LinearCrossEntropy.apply  # untyped in torch
+
+
+def token_losses(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> Tensor:
+    """Return the cross-entropy of each token, fp32 [T], nats; 0 where the target is IGNORE. No gradient."""
+    with torch.no_grad():
+        result: Tensor = _apply(hidden_TD, weight_VD, targets_T, False)
+        return result
+
+
+def summed_loss(hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor) -> Tensor:
+    """Return the sum of the token losses, fp32 scalar, differentiable in hidden states and weight."""
+    losses_T: Tensor = _apply(hidden_TD, weight_VD, targets_T, True)
+    return losses_T.sum()

@@ -1,0 +1,129 @@
+"""What is measured: metrics.jsonl (deterministic, published) and speed.jsonl (volatile, stays in the work folder)."""
+
+import hashlib
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Dense bf16 peaks of the data sheets, FLOP/s; MFU is against these.
+_PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A40": 149.7e12}
+_PROGRESS_S = 5.0
+
+
+def round9(value: float) -> float:
+    """Return `value` with 9 significant digits: all that an fp32 sum can mean, and short lines."""
+    return float(f"{value:.9g}")
+
+
+class Metrics:
+    """The metrics.jsonl of a training; only rank 0 writes, the others' calls do nothing."""
+
+    def __init__(self, work: Path, rank: int) -> None:
+        self._path, self._rank = work / "metrics.jsonl", rank
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Append one line, floats rounded."""
+        if self._rank == 0:
+            with self._path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(_rounded(line), ensure_ascii=False) + "\n")
+
+    def flushed(self) -> tuple[int, str]:
+        """Flush to the disk and return (length in bytes, SHA-256)."""
+        with self._path.open("a+b") as handle:
+            os.fsync(handle.fileno())
+            handle.seek(0)
+            content = handle.read()
+        return len(content), hashlib.sha256(content).hexdigest()
+
+    def digest_of(self, length: int) -> str:
+        """Return the SHA-256 of the first `length` bytes, or an empty text if there are fewer."""
+        content = self._path.read_bytes()[:length] if self._path.is_file() else b""
+        return hashlib.sha256(content).hexdigest() if len(content) == length else ""
+
+    def truncate(self, length: int) -> None:
+        """Cut the file back to `length` bytes, making it if needed."""
+        if self._rank == 0:
+            with self._path.open("a+b") as handle:
+                handle.truncate(length)
+
+    def evaluations(self) -> dict[int, float]:
+        """Return {step: evaluation loss} of all lines so far."""
+        if not self._path.is_file():
+            return {}
+        lines = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
+        return {line["step"]: line["eval_loss"] for line in lines if "eval_loss" in line}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return round9(value) if isinstance(value, float) else value
+
+
+def line_flops(config: Any, tokens: int, squares: int) -> float:
+    """Return the FLOPs of forward and backward pass over packed rows: 6 (N - V D) a token and attention's share.
+
+    Attention costs 6 L D S a token at mean causal span S = sum(length^2) / sum(length); recomputation isn't counted.
+    """
+    head = config.hidden_size // config.num_attention_heads
+    attention: int = config.hidden_size * (2 * config.hidden_size + 2 * config.num_key_value_heads * head)
+    layer: int = attention + 3 * config.hidden_size * config.intermediate_size
+    # N - V D: all matrices but the input embedding, which multiplies nothing.
+    matrices: int = config.num_hidden_layers * layer + config.vocab_size * config.hidden_size
+    return 6.0 * matrices * tokens + 6.0 * int(config.num_hidden_layers * config.hidden_size) * squares
+
+
+class Speed:
+    """Tokens/s, MFU and memory; and a progress line on stderr every few seconds. Rank 0 only."""
+
+    def __init__(self, work: Path, rank: int, total_steps: int, first_step: int, world: int) -> None:
+        self._path, self._rank, self._world = work / "speed.jsonl", rank, world
+        self._total, self._first, self._tokens, self._flops = total_steps, first_step, 0, 0.0
+        self._began = self._last = self._shown = time.perf_counter()
+        name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+        self._peak = next((peak for gpu, peak in _PEAKS.items() if gpu in name), None)
+
+    def step(self, step: int, loss: float, tokens: int, flops: float) -> None:
+        """Record optimizer step `step` (1-based)."""
+        if self._rank:
+            return
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        self._tokens, self._flops = self._tokens + tokens, self._flops + flops
+        line = {"step": step, "seconds": seconds, "tokens_per_s": tokens / seconds, **self._memory()}
+        if self._peak:
+            line["mfu"] = flops / seconds / (self._peak * self._world)
+        with self._path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+        if now - self._shown >= _PROGRESS_S or step == self._total:
+            self._shown = now
+            eta = (now - self._began) / (step - self._first) * (self._total - step)
+            rate = self._tokens / (now - self._began)
+            text = f"train: step {step}/{self._total}, loss {loss:.4f}, {rate:,.0f} tok/s, {eta:.0f} s left"
+            print(text, file=sys.stderr, flush=True)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the means of this attempt, for provenance.json."""
+        seconds = max(time.perf_counter() - self._began, 1e-9)
+        facts: dict[str, Any] = {"train_s": seconds, "tokens_per_s": self._tokens / seconds, **self._memory()}
+        facts["resumed_at_step"] = self._first
+        if self._peak:
+            facts["mfu"] = self._flops / seconds / (self._peak * self._world)
+        return facts
+
+    @staticmethod
+    def _memory() -> dict[str, int]:
+        if torch.cuda.is_available():
+            return {"peak_gpu_bytes": torch.cuda.max_memory_allocated()}
+        return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}

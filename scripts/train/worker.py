@@ -1,0 +1,144 @@
+"""One training process of `accelerate launch --module scripts.train.worker <task.json>`."""
+
+import fcntl
+import json
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from scripts.artifact.stage import StageError
+from scripts.train.checkpoint import Checkpoints
+from scripts.train.checks import read_config
+from scripts.train.handover import FAILURE, RESULT, CollectiveError, Task, write_atomic
+from scripts.train.loop import InterruptedTrainingError, Training, best_saved, stop_watch
+from scripts.train.metrics import Metrics, Speed
+from scripts.train.model import build_model
+from scripts.train.optimizer import build_optimizer
+from scripts.train.ranks import barrier, join
+from scripts.train.reader import PackedRows
+from scripts.train.save import save_model
+
+_LOCK_WAIT_S = 120
+
+
+def main(path: Path) -> int:
+    """Train as the task file says; return the exit status (0 also where the door is told why nothing was made)."""
+    task = Task.read(path)
+    try:
+        train(task)
+    except InterruptedTrainingError as error:
+        print(f"train: {error}", file=sys.stderr, flush=True)
+    except CollectiveError as error:
+        # All ranks are here, so all can end in order and the message stays the last word.
+        write_atomic(task.work / FAILURE, str(error))
+    except (StageError, OSError) as error:
+        # This rank is alone with its trouble: a status other than 0 makes the launcher end the others.
+        write_atomic(task.work / FAILURE, str(error))
+        return 1
+    torch.distributed.destroy_process_group()
+    return 0
+
+
+def train(task: Task) -> None:
+    """Join the other ranks, train, and publish into `task.out`."""
+    stop_asked = stop_watch()
+    spec = task.spec
+    torch.set_num_threads(spec.launch.threads_per_process)
+    _deterministic(spec.numerics.tf32)
+    mesh = join(spec.launch)
+    lock = _lock(task.work) if mesh.get_local_rank() == 0 else None
+    barrier(mesh)
+    facts: dict[str, Any] = json.loads((task.pack / "pack.json").read_text(encoding="utf-8"))
+    config = read_config(task.base)
+    model = build_model(task.base, config, spec.numerics, mesh)
+    optimizer = build_optimizer(model, spec.optimizer)
+    metrics = Metrics(task.work, mesh.get_local_rank())
+    checkpoints = Checkpoints(task.work, task.fingerprint, mesh, metrics)
+    keep = facts["boundary_label"] == "keep"
+    rows, validation = (
+        PackedRows(task.pack, split, keep_boundary=keep, bos_id=facts["bos_id"]) for split in ("train", "validation")
+    )
+    training = Training(
+        spec, facts, task.pack, model, optimizer, mesh, rows, validation, metrics, checkpoints, stop_asked
+    )
+    speed = training.run(task.work)
+    _publish(task, training, speed)
+    barrier(mesh)
+    if lock is not None:
+        lock.close()
+
+
+def _publish(task: Task, training: Training, speed: Speed) -> None:
+    """Write weights, metrics and train.json, and last the result that tells the door that all is there."""
+    spec, facts, metrics, mesh = task.spec, training.facts, training.metrics, training.mesh
+    step = facts["steps"]
+    if spec.cadence.final_ckpt == "best_eval":
+        best = best_saved(metrics, training.checkpoints)
+        assert best is not None  # the last step is always evaluated and saved
+        if best != step:
+            step = best
+            training.checkpoints.load(step, training.model, None)
+    # Release Adam's state before whole tensors are gathered: 2 of the 4 copies a GPU holds.
+    training.optimizer.state.clear()
+    files, tensors = save_model(
+        training.model,
+        mesh,
+        task.base,
+        task.out,
+        out_dtype=spec.numerics.out_dtype,
+        max_shard_bytes=spec.max_shard_bytes,
+    )
+    if mesh.get_local_rank() != 0:
+        return
+    content = metrics.path.read_bytes()
+    (task.out / "metrics.jsonl").write_bytes(content)
+    losses = metrics.evaluations()
+    best_step = min(losses, key=lambda s: (losses[s], s), default=None)
+    entries = facts["steps"] * facts["gradient_accumulation_steps"] * training.world
+    summary = {
+        "model": spec.model,
+        "base": spec.base,
+        "steps": facts["steps"],
+        "processes": training.world,
+        "parameters": sum(p.numel() for p in training.model.parameters()),
+        "train_tokens": training.rows.tokens(0, entries)[0],
+        "first_eval_loss": losses.get(0),
+        "last_eval_loss": losses.get(facts["steps"]),
+        "best_eval_loss": None if best_step is None else losses[best_step],
+        "best_eval_step": best_step,
+        "published_step": step,
+        "settings": spec.identity(),
+    }
+    (task.out / "train.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    result = {"files": files, "tensors": tensors, "facts": speed.facts(), "counts": summary}
+    write_atomic(task.work / RESULT, json.dumps(result))
+
+
+def _deterministic(tf32: bool) -> None:
+    torch.use_deterministic_algorithms(True)
+    # Filling fresh memory with NaN would cost bandwidth; nothing here reads what it did not write.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
+def _lock(work: Path) -> IO[str]:
+    """Take the work folder: an orphan of a killed attempt may still be writing its last checkpoint.
+
+    Raises:
+        StageError: another training holds the folder for longer than a checkpoint should take.
+    """
+    handle = (work / "lock").open("w")
+    for _ in range(_LOCK_WAIT_S):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError:
+            time.sleep(1)
+    raise StageError(f"{work}: another training has held this folder for {_LOCK_WAIT_S} s; end it, or wait for it")
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,160 @@
+"""A copy of the checkout in which tests may change anything, and Snakemake to run there."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+COPIED = (
+    "Snakefile",
+    "rules",
+    "scripts",
+    "envs",
+    "config",
+    "profiles",
+    "locks",
+    "tests/recipes",
+    "slurm-a40",
+    "slurm-h100",
+)
+_JOB = re.compile(r"^Job \d+: (\w+) (.*?) \[", re.M)
+
+
+@dataclass
+class Run:
+    """What one call of Snakemake did."""
+
+    code: int
+    output: str
+    jobs: list[str] = field(default_factory=list)
+    """Executed jobs as `verb name`, in order: `train sapling`."""
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there was nothing to be done."""
+        return self.code == 0 and "Nothing to be done" in self.output and not self.jobs
+
+
+@dataclass
+class Bench:
+    """A working directory with its own copy of the code."""
+
+    folder: Path
+    recipe: str = "tests/recipes/tiny.yaml"
+
+    @classmethod
+    def fresh(cls, folder: Path, recipe: str = "tests/recipes/tiny.yaml") -> "Bench":
+        """Copy the checkout's code (not its results) to `folder`."""
+        folder.mkdir(parents=True)
+        for name in COPIED:
+            source, target = ROOT / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_symlink():
+                target.symlink_to(os.readlink(source))
+            elif source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"), symlinks=True)
+            elif source.exists():
+                shutil.copy2(source, target)
+        return cls(folder, recipe)
+
+    def copy(self, folder: Path) -> "Bench":
+        """Copy code, results and Snakemake's records, times kept."""
+        subprocess.run(["cp", "-a", f"{self.folder}/.", str(folder)], check=True)
+        return Bench(folder, self.recipe)
+
+    def command(self, *args: str, cores: int = 2) -> list[str]:
+        """Return the command line of Snakemake."""
+        base = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", self.recipe, "--nocolor"]
+        return [*base, *args]
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        """Return the environment of a run; the copy's own code is used, not the checkout's."""
+        kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "OMP_NUM_THREADS"}}
+        return {**kept, **extra}
+
+    def run(self, *args: str, cores: int = 2, timeout: int = 600, **env: str) -> Run:
+        """Run Snakemake to its end."""
+        command = self.command(*args, cores=cores)
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment(**env),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout, [f"{verb} {name}" for verb, name in _JOB.findall(done.stdout)])
+
+    def run_and_kill(self, when: str, timeout: float = 120, *args: str) -> None:
+        """Start Snakemake, wait until a file that matches the glob `when` exists, and kill -9 its process group."""
+        process = subprocess.Popen(
+            self.command(*args),
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        stop = time.monotonic() + timeout
+        while process.poll() is None and not list(self.folder.glob(when)):
+            if time.monotonic() > stop:
+                break
+            time.sleep(0.005)
+        early = process.poll() is not None
+        killed = kill_session(process.pid)
+        process.wait()
+        assert not early, f"the run ended before {when} appeared"
+        assert killed
+
+    def python(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run `python ...` with the copy's code."""
+        return subprocess.run(
+            [sys.executable, *args],
+            cwd=self.folder,
+            env=self.environment(PYTHONPATH=str(self.folder)),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def sums(self) -> dict[str, str]:
+        """Return the text of every SHA256SUMS by artifact."""
+        results = self.folder / "results"
+        found = sorted(p for p in results.rglob("SHA256SUMS") if ".work" not in p.parts and ".tmp." not in str(p))
+        return {str(p.parent.relative_to(results)): p.read_text() for p in found}
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Replace text in a file, which must hold it."""
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text, f"{name} does not hold {old!r}"
+        path.write_text(text.replace(old, new))
+
+    def append(self, name: str, text: str) -> None:
+        """Append text to a file."""
+        with (self.folder / name).open("a") as handle:
+            handle.write(text)
+
+
+def kill_session(leader: int) -> int:
+    """Kill -9 every process of the session that `leader` started; return how many."""
+    import psutil
+
+    killed = 0
+    for process in psutil.process_iter(["pid"]):
+        try:
+            if os.getsid(process.info["pid"]) == leader or process.info["pid"] == leader:
+                os.kill(process.info["pid"], signal.SIGKILL)
+                killed += 1
+        except (ProcessLookupError, PermissionError):
+            continue
+    return killed

@@ -1,0 +1,34 @@
+"""One finished run of the tiny recipe a test session; tests work on copies of it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.pipeline.bench import Bench
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """A finished run of tests/recipes/tiny.yaml. Copy it before changing anything."""
+    shared = tmp_path_factory.getbasetemp().parent / f"built-{os.environ.get('PYTEST_XDIST_TESTRUNUID', 'alone')}"
+    done = shared / "done"
+    with FileLock(f"{shared}.lock"):  # the workers of pytest-xdist share one build
+        if not done.exists():
+            bench = Bench.fresh(shared / "atelier")
+            run = bench.run()
+            assert run.code == 0, run.output + logs(bench)
+            done.touch()
+    return Bench(shared / "atelier")
+
+
+@pytest.fixture
+def bench(built: Bench, tmp_path: Path) -> Bench:
+    """A copy of the finished run, to change."""
+    return built.copy(tmp_path / "copy")
+
+
+def logs(bench: Bench) -> str:
+    """Return the ends of all logs of a run."""
+    return "\n".join(f"== {p}\n{p.read_text()[-2000:]}" for p in sorted(bench.folder.rglob("results/*/logs/**/*.log")))
