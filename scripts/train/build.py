@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -134,7 +133,6 @@ def _take_result(job: Job[TrainSpec], caught: int, status: int) -> None:
         job.tensors.update(content["tensors"])
         job.facts.update(content["facts"])
         job.counts.update({k: v for k, v in content["counts"].items() if k != "settings"})
-        shutil.rmtree(job.work / "checkpoints", ignore_errors=True)
         return
     if caught or status == 0:
         raise SystemExit(128 + (caught or signal.SIGTERM))

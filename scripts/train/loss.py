@@ -22,6 +22,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, targets_T: Tensor, with_grad: bool) -> Tensor:
+        """Return each token's loss, fp32 [T]; with `with_grad` keep the gradients of their sum."""
         losses_T = torch.zeros(len(targets_T), dtype=torch.float32, device=hidden_TD.device)
         if with_grad:
             grad_hidden_TD = torch.zeros_like(hidden_TD)
@@ -45,6 +46,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Scale the gradients that the forward pass has computed."""
         grad_hidden_TD, grad_weight_VD = ctx.saved_tensors
         # All tokens have the same weight in the sum below, so one scalar scales both.
         scale = grads[0][0].to(grad_hidden_TD.dtype)
