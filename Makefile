@@ -43,7 +43,7 @@ resume: install  ## after a crash: make sure no job is alive, unlock, go on
 	$(SNAKEMAKE) --rerun-incomplete --quiet rules
 
 rulegraph: install  ## redraw docs/rulegraph.svg and docs/rulegraph.dot
-	$(SNAKEMAKE) --rulegraph > docs/rulegraph.dot
+	$(SNAKEMAKE) report --rulegraph > docs/rulegraph.dot
 	dot -Tsvg docs/rulegraph.dot > docs/rulegraph.svg
 
 real: install  ## the workflow on real files (folder: ATELIER_REAL_DATA)

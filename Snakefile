@@ -40,11 +40,11 @@ localrules:
     build_report,
 
 
-# Every model of the recipe, every benchmark, and the page that shows them.
+# Every artifact of the recipe, the intermediate ones too: else a lost or removed one would go unnoticed.
 rule all:
     default_target: True
     input:
-        all_of("train", "merge", "report"),
+        all_of(*CHECKPOINT),
 
 
 include: "rules/download.smk"

@@ -12,7 +12,8 @@ from tests.pipeline.bench import Bench
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A finished run of tests/recipes/tiny.yaml. Copy it before changing anything."""
-    shared = tmp_path_factory.getbasetemp().parent / f"built-{os.environ.get('PYTEST_XDIST_TESTRUNUID', 'alone')}"
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "built"
     done = shared / "done"
     with FileLock(f"{shared}.lock"):  # the workers of pytest-xdist share one build
         if not done.exists():

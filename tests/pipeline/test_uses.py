@@ -48,7 +48,7 @@ def test_profile_prints_its_jobs_in_a_fresh_clone(clone: Path, profile: str) -> 
 
 
 def test_the_committed_rule_graph_is_current(clone: Path) -> None:
-    done = snakemake(clone, "--rulegraph")
+    done = snakemake(clone, "report", "--rulegraph")
     assert done.returncode == 0, done.stderr
     committed = (ROOT / "docs" / "rulegraph.dot").read_text()
 
