@@ -7,6 +7,7 @@ Literals such as `</s>` in a text are plain text here, never control tokens.
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ class _Memo(dict[str, bytes]):
         return ids
 
 
-class Tokenizer:
+class Tokenizer(ABC):
     """Encodes texts without adding control tokens. Made by `load_tokenizer`."""
 
     def __init__(self, vocab_size: int, bos_id: int, eos_id: int) -> None:
@@ -60,17 +61,17 @@ class Tokenizer:
         self.eos_id = eos_id
         self.dtype: type[np.unsignedinteger[Any]] = np.uint16 if vocab_size <= 1 << 16 else np.uint32
 
+    @abstractmethod
     def encode(self, text: str) -> Ids:
         """Return the ids of a text `[tokens]`, with the leading space that the tokenizer puts before it, if any."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode_continuation(self, text: str) -> Ids:
         """Return the ids of a text that goes on where another one stopped: no leading space is put before it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, ids: Ids) -> str:
         """Return the text of ids in the midst of a row, to show to people; control tokens may be left out."""
-        raise NotImplementedError
 
 
 class SentencePieceTokenizer(Tokenizer):

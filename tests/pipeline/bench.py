@@ -1,5 +1,6 @@
 """A copy of the checkout in which tests may change anything, and Snakemake to run there."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -146,15 +147,19 @@ class Bench:
 
 
 def kill_session(leader: int) -> int:
-    """Kill -9 every process of the session that `leader` started; return how many."""
+    """Kill -9 a process and all that it started, whatever process group they are in; return how many."""
     import psutil
 
-    killed = 0
-    for process in psutil.process_iter(["pid"]):
-        try:
-            if os.getsid(process.info["pid"]) == leader or process.info["pid"] == leader:
-                os.kill(process.info["pid"], signal.SIGKILL)
-                killed += 1
-        except (ProcessLookupError, PermissionError):
-            continue
-    return killed
+    try:
+        parent = psutil.Process(leader)
+        family = [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return 0
+    for process in family:  # stop them all first: a half-dead tree must not start anything new
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGSTOP)
+    family += [p for p in parent.children(recursive=True) if p not in family]
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return len(family)

@@ -143,7 +143,7 @@ def load(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def reference_ratios(values: Sequence[float], count: int) -> list[float]:
-    """Ratios of one operation over `count` keys, as merge.md 1.2 item 3 words it."""
+    """Ratios of one operation over `count` keys: sections of n // s tensors, both ends included."""
     g = [values[0], values[0]] if len(values) == 1 else list(values)
     s = len(g) - 1
     m = count // s

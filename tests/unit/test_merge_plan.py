@@ -326,7 +326,7 @@ def test_every_truncation_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_first_model_gives_every_other_file(tmp_path: Path) -> None:
-    first = toys.toy(tmp_path / "a", 1, _name_or_path="/home/somebody/a")
+    first = toys.toy(tmp_path / "a", 1, _name_or_path="/srv/somebody/a")
     second = toys.toy(tmp_path / "b", 2, max_position_embeddings=99)
     one = toys.merge(tmp_path / "1", first, second).out
     for name in (

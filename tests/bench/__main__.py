@@ -1,0 +1,19 @@
+"""`make bench`: every benchmark, one after another. Ratios are within one run; nothing here is asserted."""
+
+import runpy
+import sys
+
+BENCHES = ("bench_workflow", "bench_pack", "bench_merge", "bench_benchmark")
+
+
+def main() -> None:
+    """Run the benches named on the command line, or all."""
+    names = sys.argv[1:] or BENCHES
+    sys.argv = sys.argv[:1]
+    for name in names:
+        print(f"== {name}", flush=True)
+        runpy.run_module(f"tests.bench.{name}", run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
