@@ -10,13 +10,19 @@ export PYTHONPATH := $(CURDIR)
 export PYTHONNOUSERSITE := 1
 export ATELIER_REAL_DATA ?= $(abspath ../shared/data)
 
+# One line a job, and every error; Snakemake's exit status is kept.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|$$)
+PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
+
 .PHONY: demo test install verify lock resume rulegraph lint bench real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: install  ## the whole workflow in small, then a scorecard
-	$(SNAKEMAKE) --quiet rules
+	@$(SNAKEMAKE) --quiet reason host 2>&1 | $(PROGRESS)
 	@$(BIN)/python -m scripts.report scorecard $(RESULTS)
 
 test: install  ## the whole test suite
@@ -40,7 +46,7 @@ lock: install  ## write locks/<recipe>.lock from the results
 resume: install  ## after a crash: make sure no job is alive, unlock, go on
 	@$(BIN)/python -m scripts.artifact guard .
 	$(SNAKEMAKE) --unlock
-	$(SNAKEMAKE) --rerun-incomplete --quiet rules
+	@$(SNAKEMAKE) --rerun-incomplete --quiet reason host 2>&1 | $(PROGRESS)
 
 rulegraph: install  ## redraw docs/rulegraph.svg and docs/rulegraph.dot
 	$(SNAKEMAKE) report --rulegraph > docs/rulegraph.dot
