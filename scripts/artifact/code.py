@@ -6,7 +6,7 @@ text differs from Python 3.13 on (python/cpython#116023).
 
 import ast
 import hashlib
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +15,7 @@ PACKAGE = "scripts"
 # The door between Snakemake and a stage moves and hashes bytes but never decides them: a better error message
 # in it must not retrain a model. What a stage imports beside the door counts as usual.
 DOOR = ROOT / PACKAGE / "artifact" / "stage.py"
+_UNSEEN = frozenset({"ctx", "type_comment", "kind"})
 _IGNORED_SUFFIXES = frozenset({".pyc", ".md"})
 
 
@@ -22,7 +23,7 @@ def stage_code(stage: str, root: Path = ROOT) -> str:
     """Return the SHA-256 over the import closure of `scripts/<stage>/` and the data files beside its code."""
     digest = hashlib.sha256()
     for path in closure(stage, root):
-        content = _tree_digest(path) if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
+        content = _source(path).digest if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
         digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     return digest.hexdigest()
 
@@ -39,63 +40,66 @@ def closure(stage: str, root: Path = ROOT) -> list[Path]:
             continue
         found.add(path)
         if path.suffix == ".py":
-            waiting.extend(_imported_files(path, root))
+            waiting.extend(file for module in _source(path).imports for file in _module_files(module, root))
     return sorted(found)
 
 
-@cache
-def _parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
+@dataclass(frozen=True)
+class _Source:
+    """What one pass over a module's syntax tree finds."""
+
+    digest: str
+    imports: tuple[str, ...]
+    """Dotted names of modules of the package, and of what is taken from them."""
 
 
 @cache
-def _imported_files(path: Path, root: Path) -> tuple[Path, ...]:
-    files: list[Path] = []
-    for node in ast.walk(_parsed(path)):
-        if isinstance(node, ast.ImportFrom) and node.level == 0 and (node.module or "").split(".")[0] == PACKAGE:
-            files += _module_files(node.module or "", root)
-            for alias in node.names:
-                files += _module_files(f"{node.module}.{alias.name}", root)
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name.split(".")[0] == PACKAGE:
-                    files += _module_files(alias.name, root)
-    return tuple(files)
+def _source(path: Path) -> _Source:
+    text: list[str] = []
+    imports: list[str] = []
+    _dump(ast.parse(path.read_text(encoding="utf-8")), text, imports)
+    return _Source(hashlib.sha256("".join(text).encode("utf-8", "surrogatepass")).hexdigest(), tuple(imports))
 
 
-def _module_files(module: str, root: Path) -> list[Path]:
+@cache
+def _module_files(module: str, root: Path) -> tuple[Path, ...]:
     """Return the file of a module and the __init__ files above it, as far as they exist."""
     parts = module.split(".")
     inits = [root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
-    return [p for p in (*inits, root.joinpath(*parts).with_suffix(".py")) if p.is_file()]
+    return tuple(p for p in (*inits, root.joinpath(*parts).with_suffix(".py")) if p.is_file())
 
 
-@cache
-def _tree_digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    _dump(_parsed(path), digest.update)
-    return digest.hexdigest()
+def _dump(node: ast.AST, text: list[str], imports: list[str]) -> None:
+    """Append a canonical text of a syntax tree; bare strings (docstrings) and empty fields are left out."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imports += _imported(node)
+    text.append(f"({type(node).__name__}")
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None or value == [] or name in _UNSEEN:
+            continue
+        text.append(f" {name}=")
+        if isinstance(value, ast.AST):
+            _dump(value, text, imports)
+        elif isinstance(value, list):
+            for item in value:
+                if not isinstance(item, ast.AST):
+                    text.append(f"{item!r},")
+                elif not _is_docstring(item):
+                    _dump(item, text, imports)
+        else:
+            text.append(repr(value))
+    text.append(")")
 
 
-def _dump(node: object, put: Callable[[bytes], object]) -> None:
-    """Write a canonical text of a syntax tree; bare strings (docstrings) and empty fields are left out."""
-    if isinstance(node, ast.AST):
-        put(f"({type(node).__name__}".encode())
-        for name in node._fields:
-            value = getattr(node, name, None)
-            if value is None or value == [] or name in {"ctx", "type_comment", "kind"}:
-                continue
-            put(f" {name}=".encode())
-            _dump(value, put)
-        put(b")")
-    elif isinstance(node, list):
-        for item in node:
-            if not _is_docstring(item):
-                _dump(item, put)
-                put(b",")
-    else:
-        put(repr(node).encode("utf-8", "surrogatepass"))
+def _imported(node: ast.Import | ast.ImportFrom) -> list[str]:
+    """Return the package's own modules that an import statement names."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE]
+    if node.level or (node.module or "").split(".")[0] != PACKAGE:
+        return []
+    return [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
 
 
-def _is_docstring(node: object) -> bool:
+def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -24,7 +24,7 @@ class Strict(BaseModel):
     Nothing is converted silently (strict): `true` is no number and "8" is no integer.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class Spec(Strict):

@@ -11,6 +11,7 @@ class Pippa(Strict):
     """PIPPA JSON lines: character persona plus a conversation of `{message, is_human}`."""
 
     adapter: Literal["pippa"]
+    """Names the format."""
     submitted_before: int = 1673049600000
     """Unix milliseconds; only logs submitted before Pygmalion-6B (2023-01-07T00:00Z) by default."""
 
@@ -19,42 +20,49 @@ class OpenOrca(Strict):
     """OpenOrca parquet: system_prompt, question, response."""
 
     adapter: Literal["openorca"]
+    """Names the format."""
 
 
 class ShareGpt(Strict):
     """A JSON array (or JSON lines) of `{id, conversations: [{from: human|gpt, value}]}`."""
 
     adapter: Literal["sharegpt"]
+    """Names the format."""
 
 
 class Airoboros(Strict):
     """Airoboros JSON lines: instruction, response."""
 
     adapter: Literal["airoboros"]
+    """Names the format."""
 
 
 class AiDungeon(Strict):
     """`<|startoftext|>` stories with `> action` lines, `<|endoftext|>`."""
 
     adapter: Literal["aidungeon"]
+    """Names the format."""
 
 
 class Alpaca(Strict):
     """Instruction JSON lines: instruction, input, output or `instances: [{input, output}]`."""
 
     adapter: Literal["alpaca"]
+    """Names the format."""
 
 
 class GuessInstruction(Strict):
     """Flipped learning: Dolly or Alpaca rows turned around; given the answer, write the instruction."""
 
     adapter: Literal["guess_instruction"]
+    """Names the format."""
 
 
 class Floyd(Strict):
     """Club Floyd transcripts: `{name, data: [{action, response}]}`."""
 
     adapter: Literal["floyd"]
+    """Names the format."""
     min_rating: Annotated[float, Field(ge=0, le=5, allow_inf_nan=False)] = 3.0
     """Refuse transcripts of games rated below this (about 15 %, as in the original mixture); unrated ones stay."""
 
@@ -63,12 +71,14 @@ class Forum(Strict):
     """Role-play forum CSV: thread_title, message_username, message (HTML)."""
 
     adapter: Literal["forum"]
+    """Names the format."""
 
 
 class Stories(Strict):
     """Stories CSV: story_title, story_tags, story_summary, story."""
 
     adapter: Literal["stories"]
+    """Names the format."""
     chunk_words: Annotated[int, Field(ge=1)] = 250
     """Words after which a story is cut into a new model turn, at a paragraph's end."""
 
@@ -77,6 +87,7 @@ class SillyTavern(Strict):
     """SillyTavern JSON lines: optional header line, then `{name, is_user, mes}`."""
 
     adapter: Literal["sillytavern"]
+    """Names the format."""
 
 
 Adapter = Annotated[

@@ -11,13 +11,21 @@ class LlamaShape(Strict):
     """Shape of a LlamaForCausalLM; the vocabulary comes from the tokenizer."""
 
     hidden_size: Count
+    """Width of the residual stream."""
     intermediate_size: Count
+    """Width inside the feed-forward block."""
     num_hidden_layers: Count
+    """Decoder layers."""
     num_attention_heads: Count
+    """Query heads; they divide `hidden_size` into even widths."""
     num_key_value_heads: Count
+    """Key and value heads; as many as query heads in Llama 2 7B and 13B."""
     max_position_embeddings: Count = 4096
+    """Longest context, in tokens."""
     rms_norm_eps: Positive = 1e-5
+    """Added to the mean square before its root."""
     rope_theta: Positive = 10000.0
+    """Base of the rotary position frequencies."""
     initializer_range: Positive = 0.02
     """Standard deviation of the initial weights (drawn uniformly, by keyed hash of the tensor's name)."""
 

@@ -1,5 +1,7 @@
 """`config/README.md`, written from the typed models: every key with its type, default and meaning."""
 
+import ast
+import inspect
 import re
 import types
 from collections.abc import Iterator
@@ -73,8 +75,9 @@ def _is_table(annotation: Any) -> bool:
 
 
 def _section(model: type[BaseModel], where: str) -> str:
+    told = meanings(model)
     rows = [
-        f"| `{name}` | {_type(field.annotation, field)} | {_default(field)} | {_plain(field.description)} |"
+        f"| `{name}` | {_type(field.annotation, field)} | {_default(field)} | {_plain(told.get(name))} |"
         for name, field in model.model_fields.items()
     ]
     title = f"## `{where}`" if where else "## The recipe file"
@@ -83,6 +86,22 @@ def _section(model: type[BaseModel], where: str) -> str:
         title += f", adapter `{get_args(tag.annotation)[0]}`"
     head = [title, "", _plain(model.__doc__), "", "| key | type | default | meaning |", "|---|---|---|---|"]
     return "\n".join([*head, *rows]) + "\n"
+
+
+def meanings(model: type[BaseModel]) -> dict[str, str]:
+    """Return the text below each key of a model, read from its source.
+
+    pydantic could keep these texts itself, but at the price of 0.2 s for every start of every stage.
+    """
+    found: dict[str, str] = {}
+    for owner in reversed([c for c in model.__mro__ if c.__module__.startswith("scripts.")]):
+        before: ast.AST | None = None
+        for node in ast.parse(inspect.getsource(owner)).body[0].body:  # type: ignore[attr-defined]
+            text = node.value.value if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) else None
+            if isinstance(text, str) and isinstance(before, ast.AnnAssign) and isinstance(before.target, ast.Name):
+                found[before.target.id] = text
+            before = node
+    return found
 
 
 def _plain(text: str | None) -> str:

@@ -31,7 +31,9 @@ class MergeSettings(Strict):
     method: Literal["gradient", "linear", "slerp"] = "gradient"
     """`gradient`: by index of the tensor, operations compound. `linear`, `slerp`: by layer, the first match wins."""
     operations: Annotated[list[Operation], Field(min_length=1)]
+    """In the order of the list; together they cover every tensor once."""
     out_dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+    """Type of the weights written; the sum is fp32."""
     vocabulary: Literal["error", "first_model_rows", "by_token"] = "error"
     """Differing vocabularies: stop; blend rows of equal id and keep the first model's surplus rows; or blend rows
     of equal token text and keep the first model's row of any token that the second lacks."""

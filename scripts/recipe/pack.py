@@ -15,7 +15,9 @@ class PackSettings(Strict):
     micro_batch_size: Count = 8
     """Bins of `sequence_len` for each process and step (Hugging Face: `per_device_train_batch_size`)."""
     gradient_accumulation_steps: Count = 1
+    """Micro-batches of each process before the optimizer steps."""
     num_epochs: Count = 4
+    """Passes over the mixture."""
     train_on_inputs: bool = True
     """Also learn the user's and system's text, as the announced run did."""
     packing: Literal["best_fit", "consecutive"] = "best_fit"

@@ -11,18 +11,25 @@ class Optimizer(Strict):
     """Names are the announcement's (axolotl's); Hugging Face's name in brackets where it differs."""
 
     learning_rate: Positive = 1.7e-5
+    """Largest rate, reached after the warm-up."""
     lr_scheduler: Literal["cosine"] = "cosine"
+    """After the warm-up the rate falls along half a cosine to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)] = 32
+    """Steps of the rise from 0."""
     lr_quadratic_warmup: bool = True
     """Rise with the square of the step: step s < warmup_steps has peak * (s / warmup_steps)^2."""
     adam_beta1: Ratio = 0.9
+    """Decay of the mean of gradients."""
     adam_beta2: Ratio = 0.95
+    """Decay of the mean of squared gradients."""
     adam_eps: Positive = 1e-9
     """[adam_epsilon] The original config said 1e-9 under a key that its code never read: 1e-8 ran."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled decay, per step and learning rate."""
     decay_norms: bool = False
     """Apply weight decay to norm weights too, as the original run did silently."""
     max_grad_norm: Positive = 1.0
+    """Gradients are scaled down to this global norm."""
     loss_mean: Literal["token", "rank"] = "token"
     """`token`: mean over all labelled tokens of the global step; `rank`: mean of the ranks' means."""
 
@@ -33,8 +40,11 @@ class Numerics(Strict):
     precision: Literal["fp32", "fp32_master", "pure_bf16"] = "fp32_master"
     """`fp32_master`: fp32 weights and Adam state, bf16 compute; `pure_bf16`: everything bf16, as the original."""
     tf32: bool = True
+    """TensorFloat-32 in fp32 matrix products, on GPUs that have it."""
     gradient_checkpointing: bool = True
+    """Recompute each layer in the backward pass instead of keeping its activations."""
     attention: Literal["sdpa", "flex_attention", "flash_attention_2"] = "flash_attention_2"
+    """Kernel; one that cannot keep packed rows apart is refused."""
     fsdp_offload_params: bool = False
     """Keep parameters and Adam state in host memory. The original did; 7B on 8x A40 and 13B on 8x H100 fit without."""
     out_dtype: Literal["float32", "bfloat16"] | None = None
@@ -45,9 +55,13 @@ class Cadence(Strict):
     """How often to evaluate, save and log, in optimizer steps."""
 
     eval_steps: Count = 64
+    """Steps between evaluations of the held-out rows."""
     save_steps: Count = 256
+    """Steps between checkpoints to resume from."""
     save_total_limit: Count = 50
+    """Checkpoints kept."""
     logging_steps: Count = 1
+    """Steps between lines of `metrics.jsonl`."""
     final_ckpt: Literal["last", "best_eval"] = "last"
     """`best_eval`: publish the checkpoint of lowest evaluation loss, as the original stack did silently."""
 
@@ -56,8 +70,11 @@ class Launch(Strict):
     """Processes and devices; the schedule depends on nodes * processes_per_node, nothing else does."""
 
     device: Literal["cpu", "cuda"] = "cuda"
+    """`cpu` is for the demo and for tests."""
     nodes: Count = 1
+    """Machines."""
     processes_per_node: Count = 8
+    """Processes on each machine: one a GPU."""
     threads_per_process: Count = 1
     """CPU threads of each process."""
     portable_cpu: bool = False
