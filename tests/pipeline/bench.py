@@ -49,6 +49,8 @@ class Bench:
 
     folder: Path
     recipe: str = "tests/recipes/tiny.yaml"
+    overlays: tuple[str, ...] = ()
+    """Recipe files laid over `recipe`, key by key."""
 
     @classmethod
     def fresh(cls, folder: Path, recipe: str = "tests/recipes/tiny.yaml") -> "Bench":
@@ -72,16 +74,17 @@ class Bench:
 
     def command(self, *args: str, cores: int = 2) -> list[str]:
         """Return the command line of Snakemake."""
-        base = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile", self.recipe, "--nocolor"]
-        return [*base, *args]
+        # The targets come first: --configfile takes every word that follows it.
+        base = [sys.executable, "-m", "snakemake", *args, "--cores", str(cores), "--nocolor"]
+        return [*base, "--configfile", self.recipe, *self.overlays]
 
     def environment(self, **extra: str) -> dict[str, str]:
         """Return the environment of a run; the copy's own code is used, not the checkout's."""
         kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "OMP_NUM_THREADS"}}
         return {**kept, **extra}
 
-    def run(self, *args: str, cores: int = 2, timeout: int = 600, **env: str) -> Run:
-        """Run Snakemake to its end."""
+    def run(self, *args: str, cores: int = 2, timeout: int = 600, umask: int = -1, **env: str) -> Run:
+        """Run Snakemake to its end (umask -1: the one of this process)."""
         command = self.command(*args, cores=cores)
         done = subprocess.run(
             command,
@@ -91,6 +94,7 @@ class Bench:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=timeout,
+            umask=umask,
             check=False,
         )
         return Run(done.returncode, done.stdout, [f"{verb} {name}" for verb, name in _JOB.findall(done.stdout)])

@@ -27,7 +27,7 @@ def test_two_builds_in_different_places_are_identical(built: Bench, tmp_path: Pa
         TZ="Pacific/Kiritimati",
         LC_ALL="C",
         LANG="tr_TR.UTF-8",
-        ATELIER_TEST_UMASK="077",
+        umask=0o077,
     )
     assert run.code == 0, run.output + logs(other)
     ours, theirs = built.sums(), other.sums()

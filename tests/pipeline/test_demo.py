@@ -1,0 +1,29 @@
+"""The demo gives the bytes of locks/demo.lock, and ends in a scorecard that fits a screen."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.artifact.lock import entries_of, read_lock
+from tests.conftest import ROOT
+from tests.pipeline.bench import Bench
+from tests.pipeline.conftest import logs
+
+
+@pytest.mark.slow
+def test_the_demo_equals_its_lock(tmp_path: Path) -> None:
+    bench = Bench.fresh(tmp_path / "demo", "config/demo.yaml")
+    run = bench.run()
+    assert run.code == 0, run.output + logs(bench)
+    locked = {(e.stage, e.name): e.value for e in read_lock(ROOT / "locks" / "demo.lock")}
+    built = {(e.stage, e.name): e.value for e in entries_of(bench.folder / "results" / "demo")}
+    assert built.keys() == locked.keys()
+    assert [name for name in locked if built[name] != locked[name]] == [], "if this is meant: make demo lock"
+    card = bench.python("-m", "scripts.report", "scorecard", "results/demo")
+    assert card.returncode == 0, card.stdout + card.stderr
+    assert "29 built, 29 verified, 0 with faults" in card.stdout
+    assert "29 of 29" in card.stdout, "the scorecard compares with the lock"
+    assert len(card.stdout.splitlines()) <= 60
+    page = (bench.folder / "results/demo/report/index.html").read_text()
+    assert "tiny-mythalion" in page
+    assert bench.run().nothing
