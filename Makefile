@@ -13,7 +13,7 @@ export ATELIER_REAL_DATA ?= $(abspath ../shared/data)
 # One line a job, and every error; Snakemake's exit status is kept.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
-NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|$$)
+NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
 .PHONY: demo test install verify lock resume rulegraph lint bench real clean-results help

@@ -24,6 +24,10 @@ def test_the_demo_equals_its_lock(tmp_path: Path) -> None:
     assert "29 built, 29 verified, 0 with faults" in card.stdout
     assert "29 of 29" in card.stdout, "the scorecard compares with the lock"
     assert len(card.stdout.splitlines()) <= 60
+    shown = (ROOT / "README.md").read_text().split("ends with this screen")[1].split("```")[1]
+    printed = card.stdout.splitlines()
+    stale = [line for line in shown.splitlines() if line and line != "..." and line not in printed]
+    assert stale == [], "the README shows another scorecard: run `make demo` and paste it"
     page = (bench.folder / "results/demo/report/index.html").read_text()
     assert "tiny-mythalion" in page
     assert bench.run().nothing

@@ -109,7 +109,8 @@ def test_dry_run_parses_quickly_and_reads_no_weights(clone: Path) -> None:
     code = "import sys, runpy; sys.argv = ['snakemake', '-n', '--quiet']\n"
     code += "import snakemake.cli\n"
     code += "try:\n    snakemake.cli.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-    code += "print([m for m in ('torch', 'transformers', 'datasets', 'lm_eval', 'altair', 'sentencepiece') if m in sys.modules])"
+    code += "heavy = 'torch', 'transformers', 'datasets', 'lm_eval', 'altair', 'sentencepiece'\n"
+    code += "print([m for m in heavy if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=clone, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
