@@ -6,6 +6,7 @@ from snakemake.exceptions import WorkflowError
 from scripts.artifact.code import stage_code
 from scripts.artifact.environment import stage_lock
 from scripts.recipe.base import canonical_json
+from scripts.recipe.cutoff import forget_derived_reasons
 from scripts.recipe.graph import Graph, artifact_path
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
@@ -89,29 +90,6 @@ def resource_of(stage, key):
     return lambda wildcards, attempt=1: job_resources(
         GRAPH, (stage, name_of(wildcards)), attempt
     )[key]
-
-
-def forget_derived_reasons():
-    """Make Snakemake decide afresh, after each checkpoint, which jobs still have to run.
-
-    Snakemake 9.27.1 keeps "input files updated by another job" on jobs two or more hops below a checkpoint,
-    although the job in between was dropped since its input turned out the same; they then run for nothing. That
-    reason is derived anew on every pass, so it is safe to forget for each job that is neither running nor done.
-    """
-    from snakemake.dag import DAG
-
-    if hasattr(DAG.update_needrun, "forgets"):
-        return
-    update_needrun = DAG.update_needrun
-
-    async def update(self, *args, **kwargs):
-        for job in self.jobs:
-            if job not in self._running and not self.finished(job):
-                self.reason(job).updated_input_run.clear()
-        await update_needrun(self, *args, **kwargs)
-
-    update.forgets = True
-    DAG.update_needrun = update
 
 
 forget_derived_reasons()
