@@ -99,7 +99,7 @@ class Bench:
         )
         return Run(done.returncode, done.stdout, [f"{verb} {name}" for verb, name in _JOB.findall(done.stdout)])
 
-    def run_and_kill(self, when: str, timeout: float = 120, *args: str) -> None:
+    def run_and_kill(self, when: str, timeout: float = 300, *args: str) -> None:
         """Start Snakemake, wait until a file that matches the glob `when` exists, and kill -9 its process group."""
         process = subprocess.Popen(
             self.command(*args),
@@ -110,15 +110,15 @@ class Bench:
             start_new_session=True,
         )
         stop = time.monotonic() + timeout
-        while process.poll() is None and not list(self.folder.glob(when)):
-            if time.monotonic() > stop:
-                break
+        seen = False
+        while not seen and process.poll() is None and time.monotonic() < stop:
+            seen = bool(list(self.folder.glob(when)))
             time.sleep(0.005)
-        early = process.poll() is not None
+        alive = process.poll() is None
         killed = kill_session(process.pid)
         process.wait()
-        assert not early, f"the run ended before {when} appeared"
-        assert killed
+        assert seen, f"{when} did not appear before the run ended"
+        assert alive and killed, f"the run ended before it could be killed at {when}"
 
     def python(self, *args: str) -> subprocess.CompletedProcess[str]:
         """Run `python ...` with the copy's code."""
