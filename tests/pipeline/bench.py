@@ -113,7 +113,7 @@ class Bench:
         seen = False
         while not seen and process.poll() is None and time.monotonic() < stop:
             seen = bool(list(self.folder.glob(when)))
-            time.sleep(0.005)
+            time.sleep(0.001)
         alive = process.poll() is None
         killed = kill_session(process.pid)
         process.wait()

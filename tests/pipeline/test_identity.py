@@ -11,7 +11,8 @@ from tests.pipeline.conftest import logs
 # Each pattern appears while the named work is being done; in order of the flow, so that one directory sees them all.
 MOMENTS = {
     "clean": "results/tiny/clean/.demo-pippa.tmp.*",
-    "publish": "results/tiny/mix/.chats.tmp.*/SHA256SUMS",
+    # The payload is complete, records and publication follow; test_artifact.py kills at many moments inside publish.
+    "publish": "results/tiny/mix/.chats.tmp.*/mix.json",
     "train, just launched": "results/tiny/train/.sapling.tmp.*",
     "train, after a checkpoint": "results/tiny/.work/train/*/checkpoints/step-*",
     "merge": "results/tiny/merge/.grafted.tmp.*",
@@ -39,7 +40,7 @@ def test_two_builds_in_different_places_are_identical(built: Bench, tmp_path: Pa
 def test_kill_9_then_one_command_gives_the_same_digests(built: Bench, tmp_path: Path) -> None:
     bench = Bench.fresh(tmp_path / "killed")
     for moment, pattern in MOMENTS.items():
-        bench.run_and_kill(pattern)
+        bench.run_and_kill(pattern, 300, "--rerun-incomplete")
         guard = bench.python("-m", "scripts.artifact", "guard", ".")
         assert guard.returncode == 0, f"{moment}: {guard.stderr}"
         assert "Traceback" not in bench.run("--unlock").output

@@ -22,6 +22,7 @@ suites:
   real-big-bench: {tasks: {ruin_names: {limit: 6}, snarks: {limit: 6}}}
 models:
   small-llama: {create: {architecture: {hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2}}}
+  small-pygmalion: {train: {optimizer: {warmup_steps: 1}}}
 benchmark:
   suites: [real-truthfulqa, real-big-bench]
   models: [small-mythalion]
