@@ -119,10 +119,10 @@ def _run(stage: str, spec: S, build: Callable[[Job[S]], None], args: argparse.Na
         "inputs": [[name, value] for name, value in values.items()],
     }
     key = key_of(fields)
+    sweep_drafts(target)  # before a kept artifact too: a writer may have died between its rename and its tidying up
     if os.environ.get(REBUILD) != "1" and _keep(target, key, args.threads):
         print(f"{target}: kept: same key {key[:16]}, same bytes; {REBUILD}=1 builds it again")
         return
-    sweep_drafts(target)
     draft = draft_folder(target)
     try:
         job = Job(spec, folders, draft, results_root(target) / WORK / stage / key, args.threads)

@@ -114,8 +114,11 @@ def test_same_key_keeps_the_bytes_and_a_lost_manifest_is_restored(
 ) -> None:
     value, inode = value_of(artifact), (artifact / "a.txt").stat().st_ino
     (artifact / SUMS).unlink()
+    trash = artifact.parent / f".{artifact.name}.tmp.0123.old"  # its writer died between the rename and its tidying up
+    trash.mkdir()
     make(tmp_path, monkeypatch=monkeypatch)
     assert "kept: same key" in capsys.readouterr().out
+    assert not trash.exists()
     assert value_of(artifact) == value
     assert (artifact / "a.txt").stat().st_ino == inode
     (artifact / SUMS).unlink()
