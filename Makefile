@@ -16,7 +16,7 @@ SHELL := /bin/bash
 NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
-.PHONY: demo test install verify lock resume rulegraph lint bench real clean-results help
+.PHONY: demo test install verify lock locks resume efficiency slurm-up slurm-test slurm-down rulegraph lint bench real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ verify: install  ## re-hash every artifact of RECIPE and name each bad file
 lock: install  ## write locks/<recipe>.lock from the results
 	@$(BIN)/python -m scripts.artifact lock $(RESULTS) locks
 
+locks: install  ## resolve envs/*.in again (needs a package index)
+	@$(BIN)/python -m scripts.recipe locks
+
 resume: install  ## after a crash: make sure no job is alive, unlock, go on
 	@$(BIN)/python -m scripts.artifact guard .
 	$(SNAKEMAKE) --unlock
@@ -65,6 +68,18 @@ lint: install  ## formatter, linter, types, rules
 
 bench: install  ## speed, as ratios beside a peer in the same run
 	$(BIN)/python -m tests.bench
+
+efficiency: install  ## what the jobs of RECIPE asked for and what they used
+	@$(BIN)/python -m scripts.report efficiency $(RECIPE)
+
+slurm-up: install  ## start a private Slurm with virtual nodes and fake GPUs
+	@$(BIN)/python -m tests.slurm.cluster up
+
+slurm-test: install  ## run the recipes and the failure matrix on a private Slurm
+	$(BIN)/python -m pytest -rs tests/slurm
+
+slurm-down: install  ## stop the private Slurm, name what is left of it
+	@$(BIN)/python -m tests.slurm.cluster down
 
 clean-results:  ## remove all results (read-only files, so by hand)
 	rm -rf results .snakemake

@@ -12,7 +12,8 @@ ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 
 
-container: "docker://python:3.11-slim"
+# Only with `--sdm apptainer`: the image of envs/atelier.def, built once beside the Snakefile.
+container: "atelier.sif"
 
 
 include: "rules/common.smk"
@@ -21,10 +22,15 @@ include: "rules/common.smk"
 GRAPH = load_graph()
 R = f"results/{GRAPH.recipe.name}"
 
-# Stages find the package and the interpreter of this environment from any working directory; only `download`
-# goes to the network. Changing the prefix reruns nothing.
+# Stages find the package and the interpreter of this environment from any working directory, unless Snakemake brings
+# an environment of its own (--sdm); only `download` goes to the network. Changing the prefix reruns nothing.
+OWN_BIN = (
+    ""
+    if workflow.deployment_settings.deployment_method
+    else f'PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
+)
 shell.prefix(
-    f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"'
+    f"export {OWN_BIN}"
     f" PYTHONPATH={shlex.quote(str(ROOT))} HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1; "
 )
 

@@ -19,6 +19,8 @@ checkpoint benchmark_model:
         lock=stage_lock("benchmark"),
     message:
         "benchmark {wildcards.name} on {wildcards.suite} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/benchmark.yaml"
     shell:
         "python -m scripts.benchmark --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -18,6 +18,8 @@ checkpoint clean_source:
         lock=stage_lock("clean"),
     message:
         "clean {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/data.yaml"
     shell:
         "python -m scripts.clean --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

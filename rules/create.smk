@@ -18,6 +18,8 @@ checkpoint create_model:
         lock=stage_lock("create"),
     message:
         "create {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.create --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -18,6 +18,8 @@ checkpoint download_files:
         lock=stage_lock("download"),
     message:
         "download {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/data.yaml"
     shell:
         "python -m scripts.download --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -18,6 +18,8 @@ checkpoint merge_models:
         lock=stage_lock("merge"),
     message:
         "merge {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.merge --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

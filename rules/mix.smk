@@ -18,6 +18,8 @@ checkpoint mix_sources:
         lock=stage_lock("mix"),
     message:
         "mix {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/data.yaml"
     shell:
         "python -m scripts.mix --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

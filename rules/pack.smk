@@ -18,6 +18,8 @@ checkpoint pack_rows:
         lock=stage_lock("pack"),
     message:
         "pack {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.pack --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -19,6 +19,8 @@ checkpoint train_model:
         lock=stage_lock("train"),
     message:
         "train {wildcards.name} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    conda:
+        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.train --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

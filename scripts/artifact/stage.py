@@ -202,5 +202,7 @@ def _environment_facts(started: float, unpinned: dict[str, str]) -> dict[str, An
         "python": platform.python_version(),
         "cpus": os.cpu_count() or 0,
         "unpinned": unpinned,
+        # Slurm's accounting knows what the job asked for and used: `python -m scripts.report efficiency`.
+        "slurm_job_id": os.environ.get("SLURM_JOB_ID", ""),
         "argv": sys.argv[1:],
     }

@@ -1,4 +1,4 @@
-"""`python -m scripts.recipe check|docs|pin`: recipes without running anything."""
+"""`python -m scripts.recipe check|docs|locks|pin`: recipes without running anything."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from scripts.artifact.code import ROOT
 from scripts.artifact.digest import sha256_file
 from scripts.recipe.docs import PATH, document
+from scripts.recipe.envs import compile_locks
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
@@ -15,12 +16,14 @@ from scripts.recipe.problems import RecipeError
 def main() -> int:
     """Run one command; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.recipe")
-    commands = parser.add_subparsers(required=True, metavar="check|docs|pin")
+    commands = parser.add_subparsers(required=True, metavar="check|docs|locks|pin")
     check = commands.add_parser("check", help="print OK or every problem of recipe files")
     check.add_argument("files", nargs="+", type=Path)
     check.set_defaults(run=lambda args: max(map(_check, args.files)))
     docs = commands.add_parser("docs", help=f"write {PATH} from the typed models")
     docs.set_defaults(run=_docs)
+    locks = commands.add_parser("locks", help="resolve envs/*.in again and write every lock and conda environment")
+    locks.set_defaults(run=_locks)
     pin = commands.add_parser("pin", help="print the `files` lines of a recipe for files of a folder")
     pin.add_argument("folder", type=Path)
     pin.add_argument("files", nargs="+", metavar="FILE", help="path below FOLDER")
@@ -47,6 +50,12 @@ def _check(path: Path) -> int:
 def _docs(args: argparse.Namespace) -> int:
     (ROOT / PATH).write_text(document(ROOT), encoding="utf-8")
     print(f"wrote {PATH}")
+    return 0
+
+
+def _locks(args: argparse.Namespace) -> int:
+    for path in compile_locks(ROOT):
+        print(f"wrote {path.relative_to(ROOT)}")
     return 0
 
 

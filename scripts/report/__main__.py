@@ -1,4 +1,8 @@
-"""`python -m scripts.report --spec ...` makes the report; `... scorecard RESULTS_DIR` prints it in the terminal."""
+"""Make the report (`--spec ...`), or print one of its tables in the terminal.
+
+python -m scripts.report scorecard results/demo        what was built, and how well
+python -m scripts.report efficiency config/demo.yaml   what jobs asked for and what they used
+"""
 
 import sys
 
@@ -11,6 +15,10 @@ if __name__ == "__main__":
         from scripts.report.terminal import main
 
         sys.exit(main(sys.argv[2:]))
+    if sys.argv[1:2] == ["efficiency"]:
+        from scripts.report.efficiency import main as efficiency
+
+        sys.exit(efficiency(sys.argv[2:]))
     from scripts.report.build import build
 
     run_stage("report", ReportSpec, build)

@@ -1,0 +1,251 @@
+"""What clusters do to jobs. Each ends in the digests of the quiet run, or in one clear error with nothing lost."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.bench import kill_session
+from tests.slurm.bench import SlurmBench, interrupt
+
+CHECKPOINTS = "results/tiny/.work/train/*/checkpoints/step-*"
+# A job's end must be seen within a minute.
+NOTICED_S = 60
+
+
+def training(slurm: SlurmBench) -> tuple[subprocess.Popen[str], str]:
+    """Start the training, wait for its first checkpoint, return Snakemake's process and the Slurm job's id."""
+    process = slurm.start("train")
+    slurm.wait_for("a checkpoint", lambda: list(slurm.bench.folder.glob(CHECKPOINTS)))
+    (job,) = slurm.jobs("train_model", "RUNNING")
+    return process, job
+
+
+def same_weights(slurm: SlurmBench, quiet: SlurmBench) -> None:
+    """The training has the bytes of the quiet run, it was resumed, and nothing of it lives on."""
+    name = "tiny/train/sapling"
+    assert slurm.bench.sums()[name] == quiet.bench.sums()[name]
+    facts = json.loads((slurm.bench.folder / "results" / name / "provenance.json").read_text())
+    assert facts["resumed_at_step"] > 0, "the training began again instead of going on"
+    nothing_lives(slurm)
+
+
+def nothing_lives(slurm: SlurmBench) -> None:
+    """No process works in this directory any more, on any node."""
+    slurm.wait_for("all processes to end", lambda: not alive(slurm), 30)
+
+
+def alive(slurm: SlurmBench) -> list[tuple[int, str]]:
+    """Return pid and command line of the processes of Slurm jobs in this directory."""
+    found = []
+    for pid, text in slurm.cluster.processes():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/cwd").readlink() == slurm.bench.folder:
+                found.append((pid, text))
+    return found
+
+
+def workers(slurm: SlurmBench) -> list[tuple[int, str]]:
+    """Return pid and command line of the training processes."""
+    found = [(pid, text) for pid, text in alive(slurm) if "scripts.train.worker" in text and "launch" not in text]
+    assert found
+    return found
+
+
+def ended(slurm: SlurmBench, job: str) -> float:
+    """Wait until a job is gone from its node, return the time."""
+    gone = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL"}
+    slurm.wait_for(f"the end of job {job}", lambda: job in slurm.jobs("train_model", *gone))
+    return time.monotonic()
+
+
+def noticed(slurm: SlurmBench, since: float) -> None:
+    """Snakemake tells of the failure soon after `since`."""
+    slurm.wait_for("the failure to be noticed", lambda: "Error in" in slurm.output.read_text(), NOTICED_S)
+    assert time.monotonic() - since < NOTICED_S
+
+
+def test_cancelled_job_is_tried_again_and_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    process, job = training(untrained)
+    untrained.cluster.call("scancel", job)
+    noticed(untrained, ended(untrained, job))
+    run = untrained.finish(process)
+    assert run.code == 0, untrained.report()
+    assert len(untrained.jobs("train_model")) == 2
+    same_weights(untrained, quiet)
+
+
+def test_job_over_its_time_is_tried_again_and_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    """A training that hangs, so that only the time limit ends it: SIGTERM is of no use, SIGKILL follows."""
+    process, job = training(untrained)
+    for pid, _ in workers(untrained):
+        os.kill(pid, signal.SIGSTOP)
+    untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=1")
+    noticed(untrained, ended(untrained, job))
+    run = untrained.finish(process)
+    assert run.code == 0, untrained.report()
+    same_weights(untrained, quiet)
+
+
+def test_early_warning_writes_a_checkpoint_within_the_grace_time(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    """What `--signal=TERM@300` does before the time is over: SIGTERM to the step, not to the batch script."""
+    process, job = training(untrained)
+    before = {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)}
+    sent = time.monotonic()
+    untrained.cluster.call("scancel", "--signal=TERM", job)
+    grace = ended(untrained, job) - sent
+    assert {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)} - before, "no checkpoint was written"
+    assert grace < 60
+    run = untrained.finish(process)
+    assert run.code == 0, untrained.report()
+    same_weights(untrained, quiet)
+
+
+def test_preempted_job_is_queued_again_and_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    cluster = untrained.cluster
+    process, job = training(untrained)
+    sbatch = (
+        "sbatch",
+        "--parsable",
+        "-p",
+        "h100-high",
+        "-N",
+        "2",
+        "--exclusive",
+        "-J",
+        "urgent",
+        "-t",
+        "5",
+        "-A",
+        "atelier",
+    )
+    urgent = cluster.call(*sbatch, "--output=/dev/null", "--wrap", "sleep 1000").strip()
+    untrained.wait_for("preemption", lambda: untrained.jobs("train_model", "PENDING"))
+    cluster.call("scancel", urgent)
+    # Slurm lets a requeued job wait for two minutes; this is all that `now` skips.
+    cluster.call("scontrol", "update", f"jobid={job}", "starttime=now")
+    run = untrained.finish(process)
+    assert run.code == 0, untrained.report()
+    assert untrained.jobs("train_model") == [job], "requeued, not submitted a second time"
+    same_weights(untrained, quiet)
+
+
+def test_lost_node(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    cluster = untrained.cluster
+    process, job = training(untrained)
+    node = cluster.call("squeue", "-h", "-j", job, "-o", "%N").strip()
+    try:
+        cluster.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        untrained.wait_for("the job to be queued again", lambda: untrained.jobs("train_model", "PENDING"))
+        cluster.call("scontrol", "update", f"jobid={job}", "starttime=now")
+        run = untrained.finish(process)
+    finally:
+        cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
+    assert run.code == 0, untrained.report()
+    same_weights(untrained, quiet)
+
+
+def test_drained_node_finishes_its_job(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    cluster = untrained.cluster
+    process, job = training(untrained)
+    node = cluster.call("squeue", "-h", "-j", job, "-o", "%N").strip()
+    try:
+        cluster.call("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+        run = untrained.finish(process)
+    finally:
+        cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
+    assert run.code == 0, untrained.report()
+    assert untrained.jobs("train_model") == [job]
+    assert untrained.bench.sums()["tiny/train/sapling"] == quiet.bench.sums()["tiny/train/sapling"]
+
+
+def test_kill_9_of_snakemake_while_its_job_lives(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    process, job = training(untrained)
+    kill_session(process.pid)
+    process.wait()
+    assert untrained.jobs("train_model", "RUNNING") == [job], "the job lives on without Snakemake"
+    guard = subprocess.run(
+        ["python", "-m", "scripts.artifact", "guard", "."],
+        cwd=untrained.bench.folder,
+        env=untrained.bench.environment(**untrained.cluster.environment(), PYTHONPATH=str(untrained.bench.folder)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert guard.returncode == 1
+    assert f"scancel {job}" in guard.stderr
+    # Whoever unlocks all the same gets two jobs; the second waits for the first instead of writing beside it.
+    untrained.run("--unlock")
+    run = untrained.run("train")
+    assert run.code == 0, untrained.report()
+    assert untrained.bench.sums()["tiny/train/sapling"] == quiet.bench.sums()["tiny/train/sapling"]
+    nothing_lives(untrained)
+
+
+def test_ctrl_c_ends_the_jobs_and_the_next_run_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    process, job = training(untrained)
+    interrupt(process)
+    ended(untrained, job)
+    assert untrained.finish(process, 120).code != 0
+    nothing_lives(untrained)
+    run = untrained.run("train")
+    assert run.code == 0, untrained.report()
+    same_weights(untrained, quiet)
+
+
+def test_restart_of_slurmctld(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    process, job = training(untrained)
+    untrained.cluster.stop("slurmctld", signal.SIGKILL)
+    time.sleep(5)
+    untrained.cluster.start_controller()
+    run = untrained.finish(process)
+    assert run.code == 0, untrained.report()
+    assert untrained.jobs("train_model") == [job]
+    assert untrained.bench.sums()["tiny/train/sapling"] == quiet.bench.sums()["tiny/train/sapling"]
+
+
+def test_job_that_always_fails_is_tried_three_times_and_named(untrained: SlurmBench) -> None:
+    tokens = untrained.bench.folder / "results/tiny/pack/sapling/train_input_ids.npy"
+    tokens.chmod(0o644)
+    content = bytearray(tokens.read_bytes())
+    content[-1] ^= 1
+    tokens.write_bytes(bytes(content))
+    run = untrained.run("train")
+    assert run.code != 0
+    assert len(untrained.jobs("train_model", "FAILED")) == 3
+    (log,) = untrained.bench.folder.glob("results/tiny/logs/train/*.log")
+    assert "train_input_ids.npy" in log.read_text()
+    assert str(log.relative_to(untrained.bench.folder)) in run.output
+    nothing_lives(untrained)
+
+
+def test_refused_account_is_one_clear_error(untrained: SlurmBench) -> None:
+    untrained.changes = {"default-resources/slurm_account": "nobody"}
+    run = untrained.run("train", timeout=120)
+    assert run.code != 0
+    assert "nobody" in run.output and "account" in run.output.lower()
+    assert untrained.jobs("train_model") == []
+
+
+def test_full_log_disk(untrained: SlurmBench, tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root may mount a small file system")
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)], check=True)
+    try:
+        (small / "filler").write_bytes(b"x" * 65536)
+        untrained.changes = {"slurm-logdir": str(small)}
+        run = untrained.run("train")
+        assert run.code != 0
+        assert "No space left on device" in run.output
+        assert untrained.jobs("train_model", "RUNNING") == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+    shutil.rmtree(small)
