@@ -1,4 +1,4 @@
-"""Locks in the forms that clusters want: conda environment files, made from `envs/*.lock` and held to them by a test."""
+"""Locks in the forms that clusters want: conda environment files made from `envs/*.lock`."""
 
 import subprocess
 from pathlib import Path
@@ -10,7 +10,7 @@ from scripts.artifact.environment import FAMILY, pins
 PYTHON = "3.11"
 CONDA = Path("envs") / "conda"
 _GPU = ("nvidia", "cuda", "triton")
-"""Packages that torch's CUDA build pins itself: only train-cuda.lock names them, so that a CPU machine installs none."""
+"""What torch's CUDA build pins itself: only train-cuda.lock names it, so that a CPU machine installs none."""
 
 
 def conda_file(family: str, root: Path) -> str:

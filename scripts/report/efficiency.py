@@ -76,7 +76,7 @@ def uses(graph: Graph, results: Path) -> list[Use]:
 
 
 def slurm_accounts(jobs: Sequence[str]) -> dict[str, tuple[int, float]]:
-    """Return {job id: (elapsed seconds, peak MB of its largest step)} from sacct; empty where there is no accounting."""
+    """Return {job id: (elapsed seconds, peak MB of a step)} from sacct; empty without accounting."""
     if not jobs or shutil.which("sacct") is None:
         return {}
     command = ["sacct", "-n", "-P", "-j", ",".join(jobs), "-o", "JobID,ElapsedRaw,MaxRSS"]
@@ -102,9 +102,10 @@ def table(found: Sequence[Use]) -> list[str]:
         figures = (asked["gpu"], asked["threads"], cpu, asked["runtime"], time, asked["mem_mb"], memory)
         rows.append((name, *map(str, figures), use.measured_by, use.advice()))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    left = {0, 8, 9}  # words; figures stand to the right
     return [
         "  ".join(
-            c.ljust(w) if i in {0, 8, 9} else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
