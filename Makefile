@@ -4,7 +4,9 @@ BIN := .venv/bin
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 RECIPE ?= config/demo.yaml
 RESULTS := results/$(basename $(notdir $(RECIPE)))
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES) --configfile $(RECIPE)
+# `make resume PROFILE=slurm-h100`: the profile names its recipe.
+PROFILE ?=
+SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --configfile $(RECIPE))
 export PYTHONPATH := $(CURDIR)
 # A wheel of another Python's packages must not leak in.
 export PYTHONNOUSERSITE := 1
