@@ -15,10 +15,12 @@ from scripts.artifact.stage import StageError
 from scripts.clean.adapters.aidungeon import story_turns
 from scripts.clean.adapters.airoboros import split_speakers
 from scripts.clean.adapters.forum import post_text
+from scripts.clean.adapters.guess_instruction import SYSTEMS
 from scripts.clean.adapters.pippa import persona_text
 from scripts.clean.adapters.stories import story_pieces
 from scripts.clean.episode import Turn
 from scripts.clean.names import USER_NAMES
+from scripts.clean.wording import expand
 from tests.unit.clean_tools import jsonl, run, said
 
 
@@ -233,7 +235,9 @@ def test_guess_instruction(tmp_path: Path) -> None:
     assert "In 1887." in asked and "Built in 1887. Array x[3]." in asked and "[12]" not in asked
     assert "{answer} {ask} {context}" in by_answer["Say {context}."][1]
     assert len({asked.replace(answer.replace("Task", "Text"), "") for answer, (_, asked) in by_answer.items()}) > 3
-    assert len({system for system, _ in by_answer.values()}) == 3
+    systems = [system for system, _ in by_answer.values()]
+    assert set(systems) <= {text for template in SYSTEMS for text in expand(template)}
+    assert all(any(system in expand(template) for system in systems) for template in SYSTEMS)
 
 
 # --- aidungeon ---------------------------------------------------------------

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scripts.artifact.stage import StageError
 from scripts.clean.adapters import read_source
 from scripts.clean.episode import RawEpisode, Refused
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import CleanSpec
 from tests.unit.clean_tools import run
 
@@ -49,7 +50,7 @@ def outcomes(adapter: str, name: str, body: bytes) -> list[RawEpisode | Refused]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_bytes(body)
         spec = CleanSpec.model_validate({"source": "s", "read": {"adapter": adapter}, "seed": 1})
-        return list(read_source(spec.read, Path(folder), 1))
+        return list(read_source(spec.read, Path(folder), Wording(1)))
 
 
 @st.composite

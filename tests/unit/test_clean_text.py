@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from scripts.clean.names import USER_NAMES, fill_names, user_name
 from scripts.clean.text import escape_marks, repair_mojibake, repair_text
+from scripts.clean.wording import Wording
 
 MARKS = ("<s>", "</s>", "<unk>", "<|system|>", "<|user|>", "<|model|>")
 
@@ -70,6 +71,6 @@ def test_names() -> None:
     assert fill_names(text, "Mira", "Sam") == "Mira greets Sam, Sam, Sam, Sam and Sam."
     assert fill_names("[NAME_REDACTED] [USERNAME_REDACTED] {{random_user_1}} {{ User }} <BOT>", "M", "S") == "S S S S M"
     assert fill_names(r"{{char}}", r"\g<0>\1", "S") == r"\g<0>\1"
-    chosen = {user_name(seed, "bot") for seed in range(200)}
+    chosen = {user_name(Wording(seed), "bot") for seed in range(200)}
     assert len(chosen) > 8 and chosen <= set(USER_NAMES)
-    assert user_name(1, "bot") == user_name(1, "bot")
+    assert user_name(Wording(1), "bot") == user_name(Wording(1), "bot")
