@@ -76,15 +76,20 @@ class _Reader:
         )
 
     def _found(self, value: Mapping[str, Any], column: str) -> str | None:
-        return next((name for name in self._names[column] if name in value), None)
+        """Return the column's name in this row; parquet has every column in every row, so nulls come last."""
+        there = [name for name in self._names[column] if name in value]
+        return next((name for name in there if value[name] is not None), there[0] if there else None)
 
     def _is_chat(self, value: Mapping[str, Any]) -> bool:
         if self._form != "auto":
             return self._form != "alpaca"
-        if self._found(value, "turns"):
+        chat = self._found(value, "turns")
+        if chat and value[chat] is not None:
             return True
         if self._found(value, "instruction") and self._found(value, "output"):
             return False
+        if chat:
+            return True
         keys = ", ".join(repr(key)[:40] for key in list(value)[:12]) or "no key"
         raise RowError(
             f"found {keys}; needs {' or '.join(self._names['turns'])} (a list of messages), or "

@@ -122,8 +122,10 @@ def _said(value: Mapping[str, Any]) -> tuple[str, list[str]]:
 
 
 def _written_by(value: Mapping[str, Any]) -> dict[str, None]:
-    """Return the names of service and model that the program notes beside an answer."""
+    """Return the model that the program notes beside an answer, else the service.
+
+    The service alone may mislead: "openai" also stands for other models behind an interface of that kind.
+    """
     extra = value.get("extra")
-    if not isinstance(extra, dict):
-        return {}
-    return dict.fromkeys(extra[name] for name in ("api", "model") if isinstance(extra.get(name), str) and extra[name])
+    named = [extra.get("model"), extra.get("api")] if isinstance(extra, dict) else []
+    return dict.fromkeys([name for name in named if isinstance(name, str) and name][:1])
