@@ -55,8 +55,6 @@ def run(
         (download / name).write_bytes(content.encode() if isinstance(content, str) else content)
     values = {"source": "src", "read": read, "filters": filters, "seed": seed, "compat": compat or {}}
     spec = CleanSpec.model_validate({**values, **(made or {})})
-        {"source": "src", "read": read, "filters": filters, "seed": seed} | (made or {}) | {"compat": compat or {}}
-    )
     job = Job(spec, {"download/src": download}, out, folder / "work", 1)
     clean(job, lexicon or load_lexicon())
     rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text("utf-8").splitlines()]
