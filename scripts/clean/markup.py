@@ -17,6 +17,7 @@ _BBCODE = re.compile(rf"\[(/?)({_BBCODE_HIDDEN}|{_BBCODE_SHOWN})(?:[= ][^\[\]\n]
 _HIDES = frozenset(_BBCODE_HIDDEN.split("|"))
 
 _ASIDE = re.compile(r"\(\((?:[^()]|\([^()]*\)){0,2000}\)\)|[(\[]\s*OOC\b[^()\[\]]{0,2000}[)\]]", re.IGNORECASE)
+_SPACES = re.compile(r"[ \t]{2,}")
 _OUT_OF_CHARACTER = re.compile(r"^\s*(?:\(\(|\[?\(?OOC\b)", re.IGNORECASE)
 _OOC_WORD = re.compile(r"\booc\b", re.IGNORECASE)
 
@@ -64,7 +65,9 @@ def in_character(paragraphs: list[str]) -> list[str]:
     """Return the paragraphs that belong to the play: asides in ((double parentheses)) or marked OOC go."""
     kept = []
     for paragraph in paragraphs:
-        told = _ASIDE.sub("", paragraph).strip() if "(" in paragraph or "[" in paragraph else paragraph
+        told = (
+            _SPACES.sub(" ", _ASIDE.sub("", paragraph)).strip() if "(" in paragraph or "[" in paragraph else paragraph
+        )
         if told and not _OUT_OF_CHARACTER.match(told):
             kept.append(told)
     return kept

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.clean.names import USER_NAMES, fill_names, user_name
-from scripts.clean.text import escape_marks, repair_mojibake, repair_text
+from scripts.clean.text import escape_marks, fault_in, repair_mojibake, repair_text
 from scripts.clean.wording import Wording
 
-MARKS = ("<s>", "</s>", "<unk>", "<|system|>", "<|user|>", "<|model|>")
+MARKS = ("<s>", "</s>", "<unk>", "<|system|>", "<|user|>", "<|model|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,20 @@ def test_repair_is_idempotent_and_always_encodable(text: str) -> None:
 @pytest.mark.parametrize("mark", MARKS)
 def test_each_mark_is_escaped_visibly(mark: str) -> None:
     assert escape_marks(f"say {mark} now") == f"say < {mark[1:]} now"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a\0b", "a NUL character"),
+        ("lone \ud83d here", "a lone surrogate"),
+        ("pair \ud83d\ude00 and lone \ude00", "a lone surrogate"),
+        ("pair \ud83d\ude00", ""),
+        ("caf\u00e9 \U0001f600", ""),
+    ],
+)
+def test_faults_that_no_repair_mends(text: str, fault: str) -> None:
+    assert fault_in(text) == fault
 
 
 def test_near_marks_stay() -> None:
