@@ -342,9 +342,7 @@ def test_forum_bbcode_quotes_and_asides() -> None:
     assert post_text(post) == "Mira nods. Red door."
     assert post_text("[quote]forgotten end<br>She [i]runs[/i].") == "forgotten end\n\nShe runs."
     assert post_text("He waits[/quote] at the [url=http://example.org/a b]gate[/url].") == "He waits at the gate."
-    assert (
-        post_text("A map: [img]http://example.org/x.png[/img] here, x[3] and [sic].") == "A map: here, x[3] and [sic]."
-    )
+    assert post_text("A map: [img]http://example.org/x.png[/img] here, x[3], [sic].") == "A map: here, x[3], [sic]."
     assert post_text("[spoiler=end]He wins.[/spoiler] She laughs ((brb (soon) )) and [OOC: lunch] goes on.") == (
         "He wins. She laughs and goes on."
     )
@@ -491,11 +489,8 @@ def test_generator_of_a_sillytavern_chat(tmp_path: Path) -> None:
         header = {"user_name": "Ann", "character_name": name}
         return [header, tavern("Ann", "Hi", is_user=True), tavern(name, "Ho", is_user=False, extra=extra)]
 
-    rows = [
-        *chat("A", api="openai", model="gpt-4"),
-        *chat("B", api="openai", model="claude-2"),
-        *chat("C", api="openai"),
-    ]
+    rows = [*chat("A", api="openai", model="gpt-4"), *chat("B", api="openai", model="claude-2")]
+    rows += chat("C", api="openai")
     made = {"purpose": "roleplay", "generator": "anthropic"}
     result = run(tmp_path, {"adapter": "sillytavern"}, {"a.jsonl": jsonl(*rows)}, made=made)
     assert [(r["line"], r["detail"]) for r in result.rejected] == [
