@@ -12,10 +12,18 @@ SUBSTRINGS = (
     *("i'm not able to", "i am not able to", "cannot provide", "can't provide", "i cannot engage", "i apologize, but"),
     *("i'm sorry, but", "i am sorry, but", "not appropriate", "inappropriate", "unethical", "ethics", "ethical"),
     *("illegal", "harmful", "bias", "stereotype", "discriminat", "offensive content", "diversity", "inclusiv"),
-    *("respectful", "responsible", "moral", "consent", "sensitive topic", "controversial", "misinformation"),
+    *(
+        "respectful",
+        "responsible use",
+        "morally wrong",
+        "consent",
+        "sensitive topic",
+        "controversial",
+        "misinformation",
+    ),
     *("promote", "well-being", "it is important to note", "it's important to remember", "please note that"),
     *("i do not have personal", "i don't have personal", "personal opinions", "i do not have feelings"),
-    *("against the law", "legal advice", "medical advice", "professional help", "safety guidelines", "community"),
+    *("against the law", "legal advice", "medical advice", "professional help", "safety guidelines"),
 )
 
 
