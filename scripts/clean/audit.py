@@ -53,6 +53,9 @@ class Audit:
         self._rejected: Counter[str] = Counter()
         self._rows_out = self._turns = self._chars = 0
         self._bars: Counter[int] = Counter()
+        self._rejected_chars: Counter[str] = Counter()
+        self.chars_in = 0
+        """Characters of system texts and turns (of a row that can't be read: all of it), before any filter."""
         self._kept = _Sample()
         self._refused: dict[str, _Sample] = {}
 
@@ -70,6 +73,7 @@ class Audit:
         if reason == MINORS_GATE:
             self._write({"id": name, "reason": reason})
             return
+        self._rejected_chars[reason] += len(shown)
         where = f"{row.file}: " if self._several else ""
         self._write({"line": row.line, "id": name, "reason": reason, "detail": repair_text(f"{where}{detail}")})
         sample = repair_text(shown).strip()[:SAMPLE_CHARS]
@@ -94,8 +98,8 @@ class Audit:
             rank = keyed_hash(self._seed, "kept_sample", episode.id)
             self._kept.offer(rank, episode.id, {**shown, "turns": turns})
 
-    def finish(self, rows_in: int, turns_cut: int) -> dict[str, Any]:
-        """Write both files and return the counts for the artifact's record.
+    def finish(self, rows_in: int, turns_cut: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Write both files and return the counts for the artifact's record; `more` goes into `audit.json` as it is.
 
         Raises:
             StageError: a row was lost on the way, which must never happen.
@@ -110,11 +114,13 @@ class Audit:
         bars = range(max(self._bars, default=-1) + 1)
         sizes = {
             "turns": self._turns,
+            "chars_in": self.chars_in,
             "chars": self._chars,
+            "rejected_chars": dict(sorted(self._rejected_chars.items())),
             "length_histogram": [[_SMALLEST_BAR_CHARS << bar, self._bars[bar]] for bar in bars],
         }
         refused = {reason: sample.items() for reason, sample in sorted(self._refused.items())}
-        self._json("audit.json", {"source": self._source, **counts, **sizes})
+        self._json("audit.json", {"source": self._source, **counts, **sizes, **(more or {})})
         self._json("samples.json", {"kept": self._kept.items(), "rejected": refused})
         return {**counts, "turns": self._turns, "chars": self._chars, "turns_cut": turns_cut}
 

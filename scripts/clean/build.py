@@ -3,20 +3,29 @@
 Memory holds digests, never the text of all rows: kept episodes wait on disk until all are known.
 """
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from scripts.artifact.digest import payload_files
 from scripts.artifact.stage import Job, StageError
 from scripts.clean.adapters import read_source
 from scripts.clean.audit import Audit
+from scripts.clean.compare import differences
 from scripts.clean.episode import MINORS_GATE, UNREADABLE, Outcome, RawEpisode, Refused
+from scripts.clean.generators import purged
 from scripts.clean.identity import Ids, digests
+from scripts.clean.language import foreign, known_languages
 from scripts.clean.lexicon import Lexicon, folded_words, load_lexicon
 from scripts.clean.refusals import refusal_in
 from scripts.clean.shape import misshapen, shape
 from scripts.clean.store import ADULT, GENERAL, Episode, Spill, write_episodes
+from scripts.clean.substrings import substring_in
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import CleanSpec, Filters
+from scripts.recipe.compat import CleanCompat
 
 
 def build(job: Job[CleanSpec]) -> None:
@@ -31,19 +40,49 @@ def build(job: Job[CleanSpec]) -> None:
 def clean(job: Job[CleanSpec], lexicon: Lexicon) -> None:
     """As `build`, with the word lists of the gate and the adult label as an argument (for tests)."""
     spec = job.spec
-    folder = job.named(spec.source)
+    _check_languages(spec.filters)
+    folder, trial = job.named(spec.source), job.work / "compat"
+
+    def count(compat: CleanCompat) -> dict[str, Any]:
+        trial.mkdir(parents=True)
+        try:
+            return _one_pass(spec.model_copy(update={"compat": compat}), folder, trial, job.work, lexicon, {})
+        finally:
+            shutil.rmtree(trial)
+
+    shutil.rmtree(trial, ignore_errors=True)  # of a killed attempt
+    more = {"compat": differences(spec.compat, count)} if spec.compat.on else {}
+    job.counts.update(_one_pass(spec, folder, job.out, job.work, lexicon, more))
+
+
+def _one_pass(
+    spec: CleanSpec, folder: Path, out: Path, work: Path, lexicon: Lexicon, more: dict[str, Any]
+) -> dict[str, Any]:
+    """Read the source once and write all files to `out`; return the counts. `more` goes into `audit.json`."""
     several = len(payload_files(folder)) > 1
-    with Audit(job.out, spec.source, spec.seed, several) as audit, Spill(job.work) as spill:
+    with Audit(out, spec.source, spec.seed, several) as audit, Spill(work) as spill:
         chain = _Chain(spec, lexicon, audit)
         seen = _Seen()
-        for outcome in read_source(spec.read, folder, spec.seed):
+        for outcome in read_source(spec.read, folder, Wording(spec.seed, spec.compat)):
             seen.row(outcome)
             episode = chain.take(outcome)
             if episode is not None:
                 spill.add(episode)
         seen.check(str(folder))
-        write_episodes(job.out / "episodes.parquet", chain.survivors(spill))
-        job.counts.update(audit.finish(seen.rows_in, chain.turns_cut))
+        # The place in the file is only for a mix that takes the first rows of it, as the original did.
+        write_episodes(out / "episodes.parquet", chain.survivors(spill), places=spec.compat.orca_cap)
+        return audit.finish(seen.rows_in, chain.turns_cut, more)
+
+
+def _check_languages(filters: Filters) -> None:
+    if filters.languages is None:
+        return
+    unknown = sorted(set(filters.languages) - known_languages())
+    if unknown or not filters.languages:
+        raise StageError(
+            f"filters.languages: found {unknown[0] if unknown else 'an empty list'!r}; allowed: "
+            f"{', '.join(sorted(known_languages()))}; or null, which keeps all"
+        )
 
 
 @dataclass
@@ -83,28 +122,45 @@ class _Seen:
                 raise StageError(f"{folder}/{name}: none of its {tally.rows} rows can be read; {tally.first}; {hint}")
 
 
+def _filters(spec: CleanSpec) -> Filters:
+    """Return the filters as the switches of `compat` leave them; the minors gate is none of them."""
+    changed: dict[str, Any] = {}
+    if spec.compat.orca_refusals and not spec.compat.refusal_list:
+        changed["refusals"] = "keep"
+    if spec.compat.dedup:
+        changed |= {"exact_duplicates": True, "prefix_duplicates": False}
+    return spec.filters.model_copy(update=changed)
+
+
 class _Chain:
-    """The gate and the filters, in this order: gate, shape, refusals, adult label, duplicates."""
+    """The gate and the filters, in this order.
+
+    Gate, shape, language, refusals, generator policy, adult label, duplicates.
+    """
 
     def __init__(self, spec: CleanSpec, lexicon: Lexicon, audit: Audit) -> None:
-        self._filters: Filters = spec.filters
+        self._spec = spec
+        self._filters = _filters(spec)
         self._source = spec.source
         self._lexicon = lexicon
         self._audit = audit
         self._ids = Ids(spec.source)
         self._whole: set[bytes] = set()
         self._prefixes: set[bytes] = set()
+        self._refusal_in = substring_in if spec.compat.refusal_list else refusal_in
         self.turns_cut = 0
 
     def take(self, outcome: Outcome) -> Episode | None:
         """Return the episode if it is kept so far, else record why not."""
         if isinstance(outcome, Refused):
             name = self._ids.next(outcome.key or f"{outcome.reason}\x1f{outcome.text}")
+            self._audit.chars_in += len(outcome.text)
             gated = self._lexicon.gated(outcome.text, folded_words(outcome.text))
             self._audit.refuse(outcome, name, MINORS_GATE if gated else outcome.reason, outcome.detail, outcome.text)
             return None
         name = self._ids.next(outcome.key)
         text = "\n".join((outcome.system, outcome.context, *(turn.text for turn in outcome.turns)))
+        self._audit.chars_in += len(text) - len(outcome.context)
         words = folded_words(text)
         # Before any other filter, and before anything is cut: no text of a gated row may reach the samples.
         if self._lexicon.gated(text, words):
@@ -123,11 +179,18 @@ class _Chain:
         bad = misshapen(shaped, self._filters)
         if bad is not None:
             return bad
+        if self._filters.languages is not None:
+            language = foreign(shaped.turns, self._filters.languages, self._filters.language_min_chars)
+            if language:
+                return "language", language
         if self._filters.refusals == "drop":
             for index, turn in enumerate(shaped.turns):
-                pattern = refusal_in(turn.text) if turn.role == "model" else None
+                pattern = self._refusal_in(turn.text) if turn.role == "model" else None
                 if pattern is not None:
                     return "refusal", f"turn {index + 1}: {pattern}"
+        why = purged(self._spec, raw.generators)
+        if why:
+            return "generator", why
         if adult and self._filters.adult == "exclude":
             return "adult", "marked by the source" if raw.adult else "word list"
         prefixes, whole = digests(shaped.system, shaped.turns)

@@ -9,6 +9,7 @@ Role = Literal["user", "model"]
 MALFORMED = "malformed"
 ENCODING = "encoding"
 MINORS_GATE = "minors_gate"
+ORIGINAL_DEFECT = "original_defect"
 UNREADABLE = frozenset({MALFORMED, ENCODING})
 """Reasons that mean: this row is not of the source's format. A file of nothing else is no such file."""
 
@@ -36,6 +37,8 @@ class RawEpisode:
     """Text that belongs to the conversation but not to the episode (tags, definitions): the gate reads it too."""
     adult: bool = False
     """The source itself marks it as adult content."""
+    generators: tuple[str, ...] = ()
+    """Models that the row itself names as writers of its answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import re
 
-from scripts.recipe.base import keyed_hash
+from scripts.clean.wording import Wording
 
 # Common, of no particular gender: the chat's own pronouns stay right. Several, or the model learns one user.
 USER_NAMES = ("Alex", "Ash", "Casey", "Jamie", "Jordan", "Kit", "Max", "Morgan", "Quinn", "Riley", "Robin", "Sam")
@@ -15,9 +15,9 @@ _USER = re.compile(
 )
 
 
-def user_name(seed: int, *chat: object) -> str:
+def user_name(wording: Wording, *chat: object) -> str:
     """Return the user's name in a chat; equal for all uploads of one chat, so that duplicates stay equal."""
-    return USER_NAMES[keyed_hash(seed, "user_name", *chat) % len(USER_NAMES)]
+    return USER_NAMES[wording.pick(len(USER_NAMES), "user_name", *chat)]
 
 
 def fill_names(text: str, char: str, user: str) -> str:

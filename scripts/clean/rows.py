@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from scripts.artifact.digest import payload_files
 from scripts.artifact.stage import StageError
 from scripts.clean.episode import ENCODING, Outcome, Outcomes, RawEpisode, Refused, RowError
-from scripts.clean.text import repair_text, undecoded
+from scripts.clean.text import fault_in, repair_text, undecoded
 
-# Rows have 2 to 15 kB on average (OpenOrca, PIPPA): a line of 64 MB is none, and must not fill the memory.
-MAX_ROW_BYTES = 64 << 20
+# Rows have 2 to 15 kB on average (OpenOrca, PIPPA): a line of 32 MB is none, and must not fill the memory.
+MAX_ROW_BYTES = 32 << 20
 _CHUNK = 1 << 20
 # In a line that is no JSON, the gate must not read "\\nword" as "nword".
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
@@ -249,10 +249,13 @@ def text(row: Mapping[str, Any], key: str, optional: bool = False) -> str:
     """Return a text field, repaired; an optional one may be missing or null, which gives an empty text.
 
     Raises:
-        RowError: not a text, or missing although needed.
+        RowError: not a text, missing although needed, or with a NUL or a lone surrogate: what it should be is lost.
     """
     value = row.get(key)
     if isinstance(value, str):
+        fault = fault_in(value)
+        if fault:
+            raise RowError(f"{key}: holds {fault}", ENCODING)
         return repair_text(value)
     if optional and value is None:
         return ""

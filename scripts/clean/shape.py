@@ -1,5 +1,6 @@
 """Shape of an episode: who speaks first and last, no blank turns, bounds on number and length of turns."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.clean.episode import RawEpisode, Turn
@@ -48,6 +49,17 @@ def shape(raw: RawEpisode) -> Shaped:
     return Shaped(system, tuple(turns), len(raw.turns) - used)
 
 
+def loop_length(turns: Sequence[Turn]) -> int:
+    """Return the length of the loop if a conversation is nothing but one said three times or more, else 0.
+
+    Chats with a model that hangs look so, and exports that follow a parent link in a circle.
+    """
+    for period in range(1, len(turns) // 3 + 1):
+        if len(turns) % period == 0 and all(a == b for a, b in zip(turns, turns[period:], strict=False)):
+            return period
+    return 0
+
+
 def misshapen(episode: Shaped, filters: Filters) -> tuple[str, str] | None:
     """Return (reason, detail) if the shape is refused."""
     if not episode.turns:
@@ -55,6 +67,9 @@ def misshapen(episode: Shaped, filters: Filters) -> tuple[str, str] | None:
     answers = sum(turn.role == "model" for turn in episode.turns)
     if answers < filters.min_exchanges:
         return "too_few_exchanges", f"{answers} model turns, needs {filters.min_exchanges}"
+    period = loop_length(episode.turns)
+    if period:
+        return "cyclic", f"the same {period} turns {len(episode.turns) // period} times over"
     longest = max(len(episode.system), *(len(turn.text) for turn in episode.turns))
     if longest > filters.max_turn_chars:
         return "turn_too_long", f"{longest} characters, at most {filters.max_turn_chars}"

@@ -75,17 +75,24 @@ class Spill:
                 yield Episode(name, source, label, system, tuple(Turn(*turn) for turn in turns), line, path)
 
 
-def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
-    """Write `episodes.parquet` in the given order: zstd, row groups of 1,024, the same bytes every time."""
+def write_episodes(path: Path, episodes: Iterable[Episode], places: bool = False) -> None:
+    """Write `episodes.parquet` in the given order: zstd, row groups of 1,024, the same bytes every time.
+
+    Args:
+        path: the file.
+        episodes: by id.
+        places: also write `file` and `line`, where each episode stood.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     turn = pa.struct([("role", pa.string()), ("text", pa.string())])
     fields = [(name, pa.string()) for name in ("id", "source", "label", "system")]
-    schema = pa.schema([*fields, ("turns", pa.list_(turn))])
+    place = [("file", pa.string()), ("line", pa.int64())] if places else []
+    schema = pa.schema([*fields, ("turns", pa.list_(turn)), *place])
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6") as writer:
         for rows in _groups(episodes):
-            columns = {name: [getattr(row, name) for row in rows] for name, _ in fields}
+            columns = {name: [getattr(row, name) for row in rows] for name, _ in (*fields, *place)}
             columns["turns"] = [[turn._asdict() for turn in row.turns] for row in rows]
             writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP_ROWS)
 

@@ -11,7 +11,7 @@ _CONTROLS = bytes(i for i in _C0 if i < 0x80)
 _C1_RANGE = re.compile("[\x80-\x9f]")
 _SURROGATE_PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
-_MARKS = re.compile(r"<(?=(?:/?s|unk|\|(?:system|user|model)\|)>)")
+_MARKS = re.compile(r"<(?=(?:/?s|unk|\|(?:system|user|model|im_start|im_end|endoftext)\|)>)")
 
 _MOJIBAKE = re.compile("[\u00c2\u00c3\u00e2][\u0080-\u00bf\u20ac\u201a-\u201e\u0192\u02c6\u2018-\u2026]")
 # Windows-1252 has no character for five bytes; readers of such files keep them as C1 code points.
@@ -40,6 +40,15 @@ def _damaged(text: str) -> bool:
     return not text.isascii() and ("\ufeff" in text or (b"\xc2" in raw and _C1_RANGE.search(text) is not None))
 
 
+def fault_in(text: str) -> str:
+    """Return what no repair can mend ("a NUL character", "a lone surrogate"), or nothing."""
+    if "\0" in text:
+        return "a NUL character"
+    if undecoded(text) and undecoded(_SURROGATE_PAIR.sub("", text)):
+        return "a lone surrogate"
+    return ""
+
+
 def undecoded(text: str) -> bool:
     """Whether text that was read with `surrogateescape` holds bytes that are not UTF-8."""
     try:
@@ -50,7 +59,7 @@ def undecoded(text: str) -> bool:
 
 
 def escape_marks(text: str) -> str:
-    """Put a space behind the `<` of `<s>`, `</s>`, `<unk>`, `<|system|>`, `<|user|>` and `<|model|>`.
+    """Put a space behind the `<` of `<s>`, `</s>`, `<unk>`, `<|system|>`, `<|user|>`, `<|model|>` and ChatML's marks.
 
     Training text is one string in which these marks divide the roles and end the row, so a row that spells one
     out could speak in another role. A space stays visible to readers, survives NFC and stripping, and only

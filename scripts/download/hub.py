@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from scripts.artifact.stage import StageError
 from scripts.download.part import Expected
-from scripts.download.stream import TRIES, RefusedError
+from scripts.download.stream import RefusedError
 from scripts.recipe.fetch import Fetch, Pin
 
 if TYPE_CHECKING:
@@ -108,5 +108,5 @@ def explain(refused: RefusedError, fetch: Fetch, path: str) -> StageError:
             f"then set the variable {TOKEN} to a token of that account and run snakemake again"
         )
     if status == 429 or status >= 500:
-        return StageError(f"{where}: status {status} in {TRIES} attempts; wait and run snakemake again")
+        return StageError(f"{where}: status {status} in every attempt; wait and run snakemake again")
     return StageError(f"{where}: the server refuses ({refused})")

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from scripts.artifact.stage import Job, StageError, run_stage
 from scripts.mix.card import SourceCounts, mix_json, readme
-from scripts.mix.choose import Row, Split, split, take
+from scripts.mix.choose import Row, Split, split
 from scripts.mix.episodes import episode_ids, episodes
 from scripts.mix.metharme import FormatError, Rendered, render
+from scripts.mix.original import cut_turns, differences, taken
 from scripts.mix.write import OrderedFile
 from scripts.recipe.mix import MixSpec
 
@@ -34,7 +35,8 @@ def build(job: Job[MixSpec]) -> None:
     parts = split(job.spec.seed, rows, job.spec.val_set_size, job.spec.val_split)
     _check_parts(job.spec, parts)
     _write(job, folders, parts, counts)
-    (job.out / "mix.json").write_text(mix_json(job.spec, counts), encoding="utf-8")
+    more = {"compat": differences(job.spec, folders)} if job.spec.compat.on else {}
+    (job.out / "mix.json").write_text(mix_json(job.spec, counts, more), encoding="utf-8")
     (job.out / "README.md").write_text(readme(job.spec, counts), encoding="utf-8")
     job.counts.update(
         sources=len(counts),
@@ -50,7 +52,7 @@ def _take_all(spec: MixSpec, folders: Mapping[str, Path]) -> tuple[dict[str, Sou
         share = spec.sources[source]
         ids, found = episode_ids(source, folder)
         counts[source] = SourceCounts(found, found - len(ids), share.target_percent)
-        rows[source] = take(spec.seed, source, ids, share)
+        rows[source] = taken(spec, source, folder, ids, share)
         if not rows[source]:
             raise StageError(
                 f"mixture {spec.mixture}: source {source} gives no row: {found} episodes in, {len(ids)} with a model "
@@ -93,7 +95,7 @@ def _write(job: Job[MixSpec], folders: Mapping[str, Path], parts: Split, counts:
                 if episode["id"] not in places[source]:
                     continue
                 try:
-                    rendered = render(episode["system"], episode["turns"])
+                    rendered = render(episode["system"], cut_turns(episode["turns"], job.spec.compat))
                 except FormatError as error:
                     raise StageError(
                         f"clean/{source}: episode {episode['id']!r}: {error}; allowed are user turns and model turns "

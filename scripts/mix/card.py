@@ -29,8 +29,8 @@ class SourceCounts:
     """Literal role markers inside texts, in rows written."""
 
 
-def mix_json(spec: MixSpec, sources: dict[str, SourceCounts]) -> str:
-    """Return the text of `mix.json`; sources stand in the recipe's order."""
+def mix_json(spec: MixSpec, sources: dict[str, SourceCounts], more: dict[str, Any] | None = None) -> str:
+    """Return the text of `mix.json`; sources stand in the recipe's order; `more` is added as it is."""
     content: dict[str, Any] = {
         "mixture": spec.mixture,
         "format": spec.format,
@@ -38,7 +38,9 @@ def mix_json(spec: MixSpec, sources: dict[str, SourceCounts]) -> str:
         "val_split": spec.val_split,
         "val_set_size": spec.val_set_size,
         "missing_sources": spec.missing_sources,
+        "missing_percent": spec.missing_percent,
         "sources": {name: asdict(counts) for name, counts in sources.items()},
+        **(more or {}),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -75,8 +77,24 @@ def readme(spec: MixSpec, sources: dict[str, SourceCounts]) -> str:
         f"Held out: {100 * spec.val_set_size:g} %, {_HELD_OUT[spec.val_split]}. Seed: {spec.seed}.",
     ]
     if spec.missing_sources:
-        lines += ["", f"Not obtainable and left out: {', '.join(spec.missing_sources)}."]
+        lines += ["", *_missing(spec)]
+    if spec.compat.on:
+        lines += ["", f"Defects of the original builder are reproduced: {', '.join(spec.compat.on)} (see `mix.json`)."]
     return "\n".join(lines) + "\n"
+
+
+def _missing(spec: MixSpec) -> list[str]:
+    """Return the lines about sources that nobody outside has."""
+    parts = [
+        f"{name} ({spec.missing_percent[name]:g} % of the original)" if name in spec.missing_percent else name
+        for name in spec.missing_sources
+    ]
+    return [
+        f"Not obtainable and left out (`missing: reweight`): {', '.join(parts)};",
+        f"together {sum(spec.missing_percent.values()):g} % of the original mixture, as far as it is known. The",
+        "shares of the other sources grow accordingly: this is not the original mixture, and nobody outside can",
+        "rebuild that.",
+    ]
 
 
 _HELD_OUT = {

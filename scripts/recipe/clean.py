@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from scripts.recipe.base import Name, Spec, Strict
+from scripts.recipe.compat import CleanCompat
 
 
 class Pippa(Strict):
@@ -90,6 +91,44 @@ class SillyTavern(Strict):
     """Names the format."""
 
 
+class Columns(Strict):
+    """What the columns (JSON keys) of your own file are called, where it isn't what everybody calls them."""
+
+    turns: str | None = None
+    """The list of messages; else `conversations`, `messages` or `conversation`."""
+    role: str | None = None
+    """In a message, who speaks; else `from` or `role`."""
+    text: str | None = None
+    """In a message, what is said; else `value` or `content`."""
+    system: str | None = None
+    """System text of the whole row; else `system` or `system_prompt`."""
+    instruction: str | None = None
+    """What is asked; else `instruction`, `prompt` or `question`."""
+    input: str | None = None
+    """Material of the question; else `input` or `context`."""
+    output: str | None = None
+    """The answer; else `output`, `response`, `completion` or `answer`."""
+    history: str | None = None
+    """Earlier pairs `[question, answer]`; else `history`."""
+    id: str | None = None
+    """The row's own id; else `id` or `conversation_id`."""
+    generator: str | None = None
+    """The model that wrote the answers, for the generator policy; else `generator` or `model`."""
+
+
+class Generic(Strict):
+    """Your own data: ShareGPT, OpenAI messages or Alpaca rows in JSON lines, a JSON array or parquet."""
+
+    adapter: Literal["generic"]
+    """Names the format."""
+    form: Literal["auto", "sharegpt", "messages", "alpaca"] = "auto"
+    """Shape of a row; `auto` takes what the row's keys say."""
+    columns: Columns = Columns()
+    """Own names of columns."""
+    roles: dict[str, Literal["user", "model", "system"]] = {}
+    """Own names of speakers, beside human, user, gpt, assistant, model, bot, system and developer."""
+
+
 Adapter = Annotated[
     Pippa
     | OpenOrca
@@ -101,9 +140,15 @@ Adapter = Annotated[
     | Floyd
     | Forum
     | Stories
-    | SillyTavern,
+    | SillyTavern
+    | Generic,
     Field(discriminator="adapter"),
 ]
+
+
+Purpose = Literal["roleplay", "instruction", "story"]
+Generator = Literal["people", "openai", "anthropic", "other", "unknown"]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}$")]
 
 
 class Filters(Strict):
@@ -113,6 +158,12 @@ class Filters(Strict):
     """Smallest number of model turns."""
     max_turn_chars: Annotated[int, Field(ge=1)] = 40_000
     """Longest turn, in characters."""
+    languages: list[Language] | None = ["en"]
+    """Allowed languages (ISO 639 codes), judged on the first 500 characters of the turns; null keeps all."""
+    language_min_chars: Annotated[int, Field(ge=1)] = 60
+    """Shorter texts are kept whatever they look like: too little to judge by."""
+    openai_roleplay: Literal["drop", "keep"] = "drop"
+    """Role-play that an OpenAI model wrote: refuse it, as the announcement did, or keep it."""
     refusals: Literal["drop", "keep"] = "drop"
     """What to do with episodes in which the model refuses or moralises."""
     adult: Literal["exclude", "label"] = "exclude"
@@ -129,4 +180,7 @@ class CleanSpec(Spec):
     source: Name
     read: Adapter
     filters: Filters = Filters()
+    purpose: Purpose = "instruction"
+    generator: Generator = "unknown"
+    compat: CleanCompat = CleanCompat()
     seed: int

@@ -61,11 +61,19 @@ class Graph:
         self.jobs[(stage, name)] = Job(stage, name, spec, tuple(inputs))
 
     def _data(self) -> None:
-        seed = self.recipe.seed
+        seed, compat = self.recipe.seed, self.recipe.compat
         for name, source in self.loaded.sources.items():
             if source.fetch is not None:
                 self._add("download", name, DownloadSpec(name=name, fetch=source.fetch), [])
-                spec = CleanSpec(source=name, read=source.read, filters=source.filters, seed=seed)
+                spec = CleanSpec(
+                    source=name,
+                    read=source.read,
+                    filters=source.filters,
+                    purpose=source.purpose,
+                    generator=source.generator,
+                    compat=compat.for_source(source.read.adapter),
+                    seed=seed,
+                )
                 self._add("clean", name, spec, [("download", name)])
         for name, mixture in self.recipe.mixtures.items():
             present = {s: share for s, share in mixture.sources.items() if s not in self.loaded.missing_sources}
@@ -76,6 +84,12 @@ class Graph:
                 val_split=mixture.val_split,
                 sources=present,
                 missing_sources=[s for s in mixture.sources if s not in present],
+                missing_percent={
+                    s: share.target_percent
+                    for s, share in mixture.sources.items()
+                    if s not in present and share.target_percent is not None
+                },
+                compat=compat.for_mix({s: self.loaded.sources[s].read.adapter for s in present}),
                 seed=seed,
             )
             self._add("mix", name, mix, [("clean", s) for s in present])

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from scripts.recipe.base import Count, Name, Positive, Spec, Strict
+from scripts.recipe.compat import MixCompat
 
 
 class Share(Strict):
@@ -33,6 +34,10 @@ class MixSpec(Spec):
     sources: dict[Name, Share]
     missing_sources: list[Name] = Field(default_factory=list)
     """Private sources that this recipe goes on without; filled by the loader."""
+    missing_percent: dict[Name, float] = Field(default_factory=dict)
+    """Their shares of the original mixture, where these are known."""
+    compat: MixCompat = MixCompat()
+    """Defects of the original builder to reproduce."""
     seed: int
 
     def identity(self) -> dict[str, object]:

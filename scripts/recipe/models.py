@@ -6,7 +6,8 @@ from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Strict
 from scripts.recipe.benchmark import Task
-from scripts.recipe.clean import Adapter, Filters
+from scripts.recipe.clean import Adapter, Filters, Generator, Purpose
+from scripts.recipe.compat import Compat
 from scripts.recipe.create import LlamaShape, TokenizerChoice
 from scripts.recipe.fetch import Fetch
 from scripts.recipe.merge import MergeSettings
@@ -26,6 +27,10 @@ class Source(Strict):
     """Whether rows of it may be published again."""
     private: bool = False
     """Not obtainable: a user who has it names the file in `fetch`."""
+    purpose: Purpose = "instruction"
+    """What it teaches; the generator policy is about role-play."""
+    generator: Generator = "unknown"
+    """Who wrote the answers, where rows don't say it themselves."""
     known_problems: list[str] = []
     """What a reader of the report should know."""
     fetch: Fetch | None = None
@@ -157,6 +162,8 @@ class Recipe(Strict):
     """Name for people; the report's headline."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The only seed; every choice is a keyed hash of it."""
+    compat: Compat = Compat()
+    """`original`, or single switches: defects of the original builder to reproduce. The minors gate stays on."""
     sources: dict[Name, Source] = {}
     """Sources of this recipe alone, beside the files of `config/sources/`."""
     suites: dict[Name, Suite] = {}

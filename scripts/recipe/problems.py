@@ -12,7 +12,7 @@ from scripts.recipe.yamlfile import KeyPath, Place, dotted
 
 # pydantic writes the branch of a discriminated union into the location; no user wrote these words.
 _BRANCHES = {"pippa", "openorca", "sharegpt", "airoboros", "aidungeon", "alpaca", "guess_instruction"}
-_BRANCHES |= {"floyd", "forum", "stories", "sillytavern"}
+_BRANCHES |= {"floyd", "forum", "stories", "sillytavern", "generic"}
 
 
 class RecipeError(Exception):

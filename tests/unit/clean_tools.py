@@ -43,15 +43,18 @@ def run(
     files: dict[str, str | bytes],
     lexicon: Lexicon | None = None,
     seed: int = 7,
+    compat: dict[str, bool] | None = None,
+    made: dict[str, str] | None = None,
     **filters: Any,
 ) -> Result:
-    """Write `files` as a download and clean it."""
+    """Write `files` as a download and clean it; `made` is the source's purpose and generator."""
     download, out = folder / "download" / "src", folder / "out"
     for path in (download, out):
         path.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (download / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    spec = CleanSpec.model_validate({"source": "src", "read": read, "filters": filters, "seed": seed})
+    values = {"source": "src", "read": read, "filters": filters, "seed": seed, "compat": compat or {}}
+    spec = CleanSpec.model_validate({**values, **(made or {})})
     job = Job(spec, {"download/src": download}, out, folder / "work", 1)
     clean(job, lexicon or load_lexicon())
     rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text("utf-8").splitlines()]

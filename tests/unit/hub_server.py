@@ -22,6 +22,8 @@ class Mood:
     """... this many times."""
     busy: list[int] = field(default_factory=list)
     """Status codes of the next answers."""
+    busy_look_ups: list[int] = field(default_factory=list)
+    """The same for the questions about a file, before its bytes."""
     retry_after: str | None = None
     corrupt_at: int | None = None
     """Flip one bit of this byte."""
@@ -90,6 +92,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(403 if known else 401, "GatedRepo")
         if body and mood.busy:
             return self._refuse(mood.busy.pop(0), "")
+        if not body and mood.busy_look_ups:
+            return self._refuse(mood.busy_look_ups.pop(0), "")
         parts = unquote(self.path).strip("/").split("/")
         if len(parts) < 4:  # no file: some other page of a hub
             return self._refuse(404, "")

@@ -15,11 +15,14 @@ from scripts.artifact.stage import StageError
 from scripts.clean.adapters.aidungeon import story_turns
 from scripts.clean.adapters.airoboros import split_speakers
 from scripts.clean.adapters.forum import post_text
+from scripts.clean.adapters.guess_instruction import SYSTEMS
 from scripts.clean.adapters.pippa import persona_text
 from scripts.clean.adapters.stories import story_pieces
 from scripts.clean.episode import Turn
+from scripts.clean.generators import by_openai
 from scripts.clean.names import USER_NAMES
-from tests.unit.clean_tools import jsonl, run, said
+from scripts.clean.wording import expand
+from tests.unit.clean_tools import NEUTRAL, jsonl, run, said
 
 
 def table(header: tuple[str, ...], *rows: tuple[str, ...]) -> str:
@@ -233,7 +236,9 @@ def test_guess_instruction(tmp_path: Path) -> None:
     assert "In 1887." in asked and "Built in 1887. Array x[3]." in asked and "[12]" not in asked
     assert "{answer} {ask} {context}" in by_answer["Say {context}."][1]
     assert len({asked.replace(answer.replace("Task", "Text"), "") for answer, (_, asked) in by_answer.items()}) > 3
-    assert len({system for system, _ in by_answer.values()}) == 3
+    systems = [system for system, _ in by_answer.values()]
+    assert set(systems) <= {text for template in SYSTEMS for text in expand(template)}
+    assert all(any(system in expand(template) for system in systems) for template in SYSTEMS)
 
 
 # --- aidungeon ---------------------------------------------------------------
@@ -332,6 +337,35 @@ def test_forum_post_text_and_adult_file(tmp_path: Path) -> None:
     assert run(tmp_path, {"adapter": "forum"}, {"forum-ERP.csv": table(FORUM, *rows)}).reasons == ["adult"]
 
 
+def test_forum_bbcode_quotes_and_asides() -> None:
+    post = "[b]Mira[/b] nods. [quote=bob;12]old [quote]older[/quote] words[/quote][color=#ff0000]Red[/color] door."
+    assert post_text(post) == "Mira nods. Red door."
+    assert post_text("[quote]forgotten end<br>She [i]runs[/i].") == "forgotten end\n\nShe runs."
+    assert post_text("He waits[/quote] at the [url=http://example.org/a b]gate[/url].") == "He waits at the gate."
+    assert post_text("A map: [img]http://example.org/x.png[/img] here, x[3], [sic].") == "A map: here, x[3], [sic]."
+    assert post_text("[spoiler=end]He wins.[/spoiler] She laughs ((brb (soon) )) and [OOC: lunch] goes on.") == (
+        "He wins. She laughs and goes on."
+    )
+    assert post_text("(OOC: back!)<br>((long<br>aside))<br>OOC I am late") == "aside))"
+    deep = "[quote]" * 20_000 + "x" + "[/quote]" * 20_000 + "y"
+    assert post_text(deep) == "y"
+
+
+def test_forum_titles_out_of_character(tmp_path: Path) -> None:
+    rows = [(title, who, f"{title} {who}") for title in ("The Mooch", "OOC chat", "Inn [ooc]") for who in "aba"]
+    result = run(tmp_path, {"adapter": "forum"}, {"x.csv": table(FORUM, *rows)})
+    assert result.reasons == ["out_of_character"] * 2 and len(result.rows) == 1
+
+
+def test_stories_of_a_web_page(tmp_path: Path) -> None:
+    story = "<p>It rains &amp; pours.</p><script>bad()</script><p>She <i>waits</i>.</p>"
+    result = run(tmp_path, {"adapter": "stories"}, {"s.csv": table(("story_title", "story"), ("Rain", story))})
+    assert said(result.rows[0])[1] == ("model", "It rains & pours.\n\nShe waits.")
+    plain = table(("story_title", "story"), ("Sum", "If a < b and b > c, x<y>z & so on."))
+    kept = run(tmp_path / "p", {"adapter": "stories"}, {"s.csv": plain})
+    assert said(kept.rows[0])[1] == ("model", "If a < b and b > c, x<y>z & so on.")
+
+
 def test_stories(tmp_path: Path) -> None:
     header = ("story_title", "story_author", "story_tags", "story_summary", "story")
     words = " ".join(["word"] * 20)
@@ -392,3 +426,74 @@ def test_sillytavern_broken_first_line(tmp_path: Path) -> None:
     body = "{broken\n" + jsonl(tavern("You", "Hey"), tavern("Tom", "Hey."))
     result = run(tmp_path, {"adapter": "sillytavern"}, {"a.jsonl": body})
     assert len(result.rows) == 1 and result.reasons == ["malformed"]
+
+
+def test_sillytavern_swipes(tmp_path: Path) -> None:
+    header = {"user_name": "Ann", "character_name": "Mira"}
+    chat = [
+        header,
+        tavern("Mira", "Second.", is_user=False, swipes=["First.", "Second.", "Third."], swipe_id=1),
+        tavern("Ann", "Why?", is_user=True),
+        tavern("Mira", " ", is_user=False, swipes=["No.", "Yes."], swipe_id=0),
+        tavern("Ann", "So?", is_user=True),
+        tavern("Mira", "", is_user=False, swipes=["One", "Two"], swipe_id=99),
+    ]
+    result = run(tmp_path / "a", {"adapter": "sillytavern"}, {"a.jsonl": jsonl(*chat)})
+    assert [text for _, text in said(result.rows[0])] == ["Second.", "Why?", "No.", "So?", "Two"]
+    for index, bad in enumerate(("x", [1], {"a": 1})):
+        broken = [header, tavern("Mira", "Hi", is_user=False), tavern("Mira", "Ho", is_user=False, swipes=bad)]
+        found = run(tmp_path / str(index), {"adapter": "sillytavern"}, {"a.jsonl": jsonl(*broken)})
+        assert "swipes: needs a list of texts" in found.rejected[0]["detail"]
+    gated = [header, tavern("Mira", "zorble", is_user=False, swipes=["zorble", "quimple"])]
+    body = jsonl(*gated, header, tavern("Mira", "Hi", is_user=False))
+    assert run(tmp_path / "g", {"adapter": "sillytavern"}, {"a.jsonl": body}, NEUTRAL).reasons == ["minors_gate"]
+
+
+# --- who wrote it --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "openai"),
+    [
+        *((n, True) for n in ("gpt-4", "GPT-3.5-turbo", "openai/gpt-4o-mini", "chatgpt", "text-davinci-003", "gpt4")),
+        *((n, True) for n in ("OpenAI", "azure_openai", "gpt-4-0613", "o1-preview", "gpt-4o", "code-davinci-002")),
+        *((n, False) for n in ("claude-2", "gpt4all-13b", "gpt-j-6b", "gpt-neo", "pygmalion", "people", "")),
+        *((n, False) for n in ("gpt4-x-alpaca", "gpt-4-x-vicuna", "gpt2", "kobold", "olmo1")),
+    ],
+)
+def test_names_of_openai_models(name: str, openai: bool) -> None:
+    assert by_openai(name) is openai
+
+
+def test_generator_policy(tmp_path: Path) -> None:
+    def row(number: int, **more: Any) -> dict[str, Any]:
+        return {"instruction": f"Say {number}.", "output": f"{number}.", **more}
+
+    rows = jsonl(row(1), row(2, model="gpt-4"), row(3, generator="claude-2"), row(4, model=7))
+    read, files = {"adapter": "generic"}, {"a.jsonl": rows}
+    play = {"purpose": "roleplay", "generator": "openai"}
+
+    def lines(folder: str, made: dict[str, str], **filters: Any) -> list[int]:
+        result = run(tmp_path / folder, read, dict(files), made=made, **filters)
+        assert set(result.reasons) <= {"generator"}
+        return [refused["line"] for refused in result.rejected]
+
+    assert lines("a", play) == [1, 2, 4]  # the row's own word goes before the source's
+    assert lines("b", {"purpose": "roleplay", "generator": "people"}) == [2]
+    assert lines("c", {"purpose": "instruction", "generator": "openai"}) == []
+    assert lines("d", play, openai_roleplay="keep") == []
+
+
+def test_generator_of_a_sillytavern_chat(tmp_path: Path) -> None:
+    def chat(name: str, **extra: str) -> list[dict[str, Any]]:
+        header = {"user_name": "Ann", "character_name": name}
+        return [header, tavern("Ann", "Hi", is_user=True), tavern(name, "Ho", is_user=False, extra=extra)]
+
+    rows = [*chat("A", api="openai", model="gpt-4"), *chat("B", api="openai", model="claude-2")]
+    rows += chat("C", api="openai")
+    made = {"purpose": "roleplay", "generator": "anthropic"}
+    result = run(tmp_path, {"adapter": "sillytavern"}, {"a.jsonl": jsonl(*rows)}, made=made)
+    assert [(r["line"], r["detail"]) for r in result.rejected] == [
+        (1, "role-play written by gpt-4"),
+        (7, "role-play written by openai"),
+    ]

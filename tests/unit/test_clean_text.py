@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.clean.names import USER_NAMES, fill_names, user_name
-from scripts.clean.text import escape_marks, repair_mojibake, repair_text
+from scripts.clean.text import escape_marks, fault_in, repair_mojibake, repair_text
+from scripts.clean.wording import Wording
 
-MARKS = ("<s>", "</s>", "<unk>", "<|system|>", "<|user|>", "<|model|>")
+MARKS = ("<s>", "</s>", "<unk>", "<|system|>", "<|user|>", "<|model|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,20 @@ def test_each_mark_is_escaped_visibly(mark: str) -> None:
     assert escape_marks(f"say {mark} now") == f"say < {mark[1:]} now"
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a\0b", "a NUL character"),
+        ("lone \ud83d here", "a lone surrogate"),
+        ("pair \ud83d\ude00 and lone \ude00", "a lone surrogate"),
+        ("pair \ud83d\ude00", ""),
+        ("caf\u00e9 \U0001f600", ""),
+    ],
+)
+def test_faults_that_no_repair_mends(text: str, fault: str) -> None:
+    assert fault_in(text) == fault
+
+
 def test_near_marks_stay() -> None:
     kept = "a < b, <span>, <|users|>, <S>, </S>, |user|, <3, <unknown>"
     assert escape_marks(kept) == kept
@@ -70,6 +85,6 @@ def test_names() -> None:
     assert fill_names(text, "Mira", "Sam") == "Mira greets Sam, Sam, Sam, Sam and Sam."
     assert fill_names("[NAME_REDACTED] [USERNAME_REDACTED] {{random_user_1}} {{ User }} <BOT>", "M", "S") == "S S S S M"
     assert fill_names(r"{{char}}", r"\g<0>\1", "S") == r"\g<0>\1"
-    chosen = {user_name(seed, "bot") for seed in range(200)}
+    chosen = {user_name(Wording(seed), "bot") for seed in range(200)}
     assert len(chosen) > 8 and chosen <= set(USER_NAMES)
-    assert user_name(1, "bot") == user_name(1, "bot")
+    assert user_name(Wording(1), "bot") == user_name(Wording(1), "bot")

@@ -145,6 +145,27 @@ def test_busy_servers_are_asked_again_later(tmp_path: Path, server: HubServer, s
     assert run(make_job(tmp_path, **url_fetch(server, "config.json"))) == [1.0, 2.0, 4.0, 8.0]
 
 
+def test_busy_hubs_are_asked_again_about_a_file(
+    tmp_path: Path, server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", waits.append)
+    server.mood.busy_look_ups = [429, 503, 429]
+    run(make_job(tmp_path, **hub_fetch(["config.json"])))
+    assert len(waits) >= 3
+    server.mood.busy_look_ups = [429] * 50
+    with pytest.raises(StageError, match=r"config\.json: .*status 429 in every attempt; wait and run snakemake again"):
+        run(make_job(tmp_path, **hub_fetch(["config.json"])))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_plain_address_that_refuses_names_the_page(tmp_path: Path, server: HubServer, status: int) -> None:
+    server.mood.busy = [status]
+    fetch = url_fetch(server, "config.json")
+    with pytest.raises(StageError, match=rf"config\.json: .*status {status}.*https://garden\.invalid/terms.*by hand"):
+        run(make_job(tmp_path, **fetch, gated="https://garden.invalid/terms"))
+
+
 @pytest.mark.parametrize("place", ["hub", "url"])
 def test_a_changed_byte_is_named_with_both_digests(tmp_path: Path, server: HubServer, place: str) -> None:
     server.mood.corrupt_at, server.mood.corruptions = 12_345, 100

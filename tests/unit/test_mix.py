@@ -250,12 +250,13 @@ def test_identity_decides_the_bytes(two: Path) -> None:
 
 
 def test_missing_sources_and_targets_are_recorded(two: Path) -> None:
-    job = run(two, spec({"left": {"target_percent": 24.1}, "right": {}}, missing_sources=["forums", "stories"]))
+    missing = {"missing_sources": ["forums", "stories"], "missing_percent": {"forums": 24.0}}
+    job = run(two, spec({"left": {"target_percent": 24.1}, "right": {}}, **missing))
     mix = json.loads((job.out / "mix.json").read_text())
     assert mix["missing_sources"] == ["forums", "stories"]
     assert [f["target_percent"] for f in mix["sources"].values()] == [24.1, None]
     card = (job.out / "README.md").read_text()
-    assert "left out: forums, stories." in card
+    assert "(`missing: reweight`): forums (24 % of the original), stories;\ntogether 24 % of the original" in card
     assert "| 24.1 |" in card
 
 

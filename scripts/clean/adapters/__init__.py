@@ -4,20 +4,21 @@ import importlib
 from pathlib import Path
 
 from scripts.clean.episode import Outcomes
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import Adapter
 
 
-def read_source(spec: Adapter, folder: Path, seed: int) -> Outcomes:
+def read_source(spec: Adapter, folder: Path, wording: Wording) -> Outcomes:
     """Yield every row of the download in `folder`, as episodes or as refusals.
 
     Args:
         spec: the adapter with its settings; its module has the same name and a function `read`.
         folder: the download artifact.
-        seed: the recipe's seed, for wording that is chosen at random.
+        wording: chooses the texts that adapters add, and knows which defects of the original to reproduce.
 
     Raises:
         StageError: the folder holds no file of this format.
     """
     module = importlib.import_module(f"scripts.clean.adapters.{spec.adapter}")
-    outcomes: Outcomes = module.read(spec, folder, seed)
+    outcomes: Outcomes = module.read(spec, folder, wording)
     return outcomes

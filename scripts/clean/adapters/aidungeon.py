@@ -4,13 +4,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.artifact.stage import StageError
-from scripts.clean.episode import ENCODING, MALFORMED, Outcome, Outcomes, RawEpisode, Refused, Role, Turn
+from scripts.clean.episode import (
+    ENCODING,
+    MALFORMED,
+    ORIGINAL_DEFECT,
+    Outcome,
+    Outcomes,
+    RawEpisode,
+    Refused,
+    Role,
+    Turn,
+)
 from scripts.clean.rows import source_files
 from scripts.clean.text import repair_text, undecoded
-from scripts.recipe.base import keyed_hash
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import AiDungeon
 
 START, END = "<|startoftext|>", "<|endoftext|>"
+_BUFFER_WORDS = 300
 SYSTEMS = (
     "This is a text adventure. Tell the story, and answer each action of the player with what happens next.",
     "You are the narrator of an interactive story. The user plays the hero; describe what follows from each action.",
@@ -18,17 +29,18 @@ SYSTEMS = (
 )
 
 
-def read(spec: AiDungeon, folder: Path, seed: int) -> Outcomes:
+def read(spec: AiDungeon, folder: Path, wording: Wording) -> Outcomes:
     """Yield the stories of all `.txt` files.
 
     Raises:
         StageError: a file without a single start mark.
     """
     for path in source_files(folder, ".txt"):
-        yield from _stories(path, seed)
+        stories = _stories(path, wording)
+        yield from _without_last(stories) if wording.compat.aidungeon_flush else stories
 
 
-def _stories(path: Path, seed: int) -> Outcomes:
+def _stories(path: Path, wording: Wording) -> Outcomes:
     """Cut the file at its marks; text outside of a story, or a story without its end, is refused."""
     inside, found, begin, parts = False, False, 1, list[str]()
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:
@@ -43,28 +55,68 @@ def _stories(path: Path, seed: int) -> Outcomes:
                 parts.append(rest if at < 0 else rest[:at])
                 if at < 0:
                     break
-                yield from _cut(path, begin, parts, seed, whole=mark == END)
+                yield from _cut(path, begin, parts, wording, whole=mark == END)
                 inside, found, begin, parts = mark == START, True, number, []
                 rest = rest[at + len(mark) :]
-    yield from _cut(path, begin, parts, seed, whole=False)
+    yield from _cut(path, begin, parts, wording, whole=False)
     if not found:
         raise StageError(f"{path}: no {START} in it; is it AI Dungeon's text_adventures.txt?")
 
 
-def _cut(path: Path, line: int, parts: list[str], seed: int, whole: bool) -> Iterator[Outcome]:
+def _cut(path: Path, line: int, parts: list[str], wording: Wording, whole: bool) -> Iterator[Outcome]:
     """Yield what lies between two marks; white space outside of stories is nothing."""
     raw = "".join(parts)
     story = repair_text(raw)
     if not whole:
         if story.strip():
             yield Refused(line, path.name, MALFORMED, f"text that is not between {START} and {END}", story)
-    elif undecoded(raw):
-        yield Refused(line, path.name, ENCODING, "not valid UTF-8", story)
+    elif undecoded(raw) or "\0" in raw:
+        fault = "not valid UTF-8" if undecoded(raw) else "holds a NUL character"
+        yield Refused(line, path.name, ENCODING, fault, story)
     else:
         # Branches of one story share its opening, and must share the prompt too: else none is a prefix of another.
         opening = story.partition("\n>")[0]
-        system = SYSTEMS[keyed_hash(seed, "aidungeon_system", opening) % len(SYSTEMS)]
-        yield RawEpisode(line, path.name, story, system, tuple(story_turns(story)))
+        system = wording.choose(SYSTEMS, "aidungeon_system", opening)
+        if wording.compat.aidungeon_flush:
+            yield RawEpisode(line, path.name, story, system, tuple(delayed_turns(story)), context=story)
+        else:
+            yield RawEpisode(line, path.name, story, system, tuple(story_turns(story)))
+
+
+def _without_last(outcomes: Outcomes) -> Outcomes:
+    """Refuse the last story: the original gave a story out at the next one's start mark (`aidungeon_flush`)."""
+    waiting: RawEpisode | None = None
+    for outcome in outcomes:
+        if isinstance(outcome, RawEpisode):
+            if waiting is not None:
+                yield waiting
+            waiting = outcome
+        else:
+            yield outcome
+    if waiting is not None:
+        why = "aidungeon_flush: the last story of a file is lost"
+        yield Refused(waiting.line, waiting.file, ORIGINAL_DEFECT, why, waiting.context, waiting.key)
+
+
+def delayed_turns(story: str) -> list[Turn]:
+    """Return the turns as the original builder cut them (`aidungeon_flush`).
+
+    Narrative waits until there are 300 words of it, actions don't: most of them come out before the narrative that
+    they follow, and what waits at the end is lost.
+    """
+    turns: list[Turn] = []
+    narrative: list[str] = []
+    words = 0
+    for line in story.split("\n"):
+        if line.startswith(">"):
+            turns.append(Turn("user", line[1:].strip()))
+            continue
+        narrative.append(line)
+        words += len(line.split())
+        if words >= _BUFFER_WORDS:
+            turns.append(Turn("model", "\n".join(narrative).strip()))
+            narrative, words = [], 0
+    return turns
 
 
 def story_turns(story: str) -> list[Turn]:

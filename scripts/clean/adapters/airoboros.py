@@ -6,13 +6,14 @@ from pathlib import Path
 
 from scripts.clean.episode import Outcomes, RawEpisode, Role, RowError, Turn
 from scripts.clean.rows import Row, json_rows, parse_rows, source_files, table, text
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import Airoboros
 
 _SPEAKER = re.compile(r"^[ \t]*(USER|ASSISTANT):[ \t]*", re.MULTILINE)
 _OWN_NAME = re.compile(r"\bairoboros\b", re.IGNORECASE)
 
 
-def read(spec: Airoboros, folder: Path, seed: int) -> Outcomes:
+def read(spec: Airoboros, folder: Path, wording: Wording) -> Outcomes:
     """Yield the pairs of all `.jsonl` files; answers in which the model calls itself Airoboros are refused."""
     for path in source_files(folder, ".jsonl", ".json"):
         yield from parse_rows(json_rows(path), _pair)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from scripts.clean.episode import Outcomes, RawEpisode, RowError, Turn
 from scripts.clean.rows import Row, items, json_rows, parse_rows, source_files, table, text
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import Alpaca
 
 
-def read(spec: Alpaca, folder: Path, seed: int) -> Outcomes:
+def read(spec: Alpaca, folder: Path, wording: Wording) -> Outcomes:
     """Yield one episode for each answer of all `.jsonl` and `.json` files."""
     for path in source_files(folder, ".jsonl", ".json"):
         yield from parse_rows(json_rows(path), _answers)

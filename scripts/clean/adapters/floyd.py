@@ -9,12 +9,13 @@ from typing import Any
 
 from scripts.clean.episode import Outcomes, RawEpisode, RowError, Turn
 from scripts.clean.rows import Row, items, json_rows, parse_rows, source_files, table, text
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import Floyd
 
 _GAME_START = "%"
 
 
-def read(spec: Floyd, folder: Path, seed: int) -> Outcomes:
+def read(spec: Floyd, folder: Path, wording: Wording) -> Outcomes:
     """Yield the transcripts of all `.json` and `.jsonl` files; those rated below `min_rating` are refused."""
     for path in source_files(folder, ".json", ".jsonl"):
         yield from parse_rows(json_rows(path), lambda row: _transcript(row, spec))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from scripts.clean.episode import Outcomes, RawEpisode, Turn
 from scripts.clean.rows import Row, json_rows, parse_rows, source_files, table, text
-from scripts.recipe.base import keyed_hash
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import GuessInstruction
 
 SYSTEMS = (
-    "You are given an answer. Work out which task it answers, and write that task.",
+    "You are given an answer. %{Work out|Find out|Say} which %{task|instruction|question} it answers.",
     "Read the text of the user and say which instruction it was written for.",
     "For each answer you see, write the instruction that most likely led to it.",
 )
@@ -28,13 +28,13 @@ WITH_CONTEXT = "The task came with this text:"
 _FOOTNOTE = re.compile(r"(?:(?<=[.,;:!?)\"'\u2019\u201d\]])|(?<=[a-z]{3}))\[\d{1,3}\](?=[\s.,;:\[]|$)")
 
 
-def read(spec: GuessInstruction, folder: Path, seed: int) -> Outcomes:
+def read(spec: GuessInstruction, folder: Path, wording: Wording) -> Outcomes:
     """Yield one episode a row of all `.jsonl` and `.json` files; the wording is chosen by keyed hash."""
     for path in source_files(folder, ".jsonl", ".json"):
-        yield from parse_rows(json_rows(path), lambda row: _flipped(row, seed))
+        yield from parse_rows(json_rows(path), lambda row: _flipped(row, wording))
 
 
-def _flipped(row: Row, seed: int) -> Iterator[RawEpisode]:
+def _flipped(row: Row, wording: Wording) -> Iterator[RawEpisode]:
     value = table(row.value)
     dolly = "context" in value or "category" in value
     instruction = text(value, "instruction").strip()
@@ -44,12 +44,8 @@ def _flipped(row: Row, seed: int) -> Iterator[RawEpisode]:
     if dolly:
         answer, context = _FOOTNOTE.sub("", answer), _FOOTNOTE.sub("", context)
     # An empty answer leaves nothing to guess from; the blank turn is refused with the other blank ones.
-    asked = _choose(ASKS, seed, "ask", key).replace("{answer}", answer) if answer else ""
+    asked = wording.choose(ASKS, "guess_instruction_ask", key).replace("{answer}", answer) if answer else ""
     if context and asked:
         asked = f"{asked}\n\n{WITH_CONTEXT}\n\n{context}"
     turns = (Turn("user", asked), Turn("model", instruction))
-    yield RawEpisode(row.line, row.file, key, _choose(SYSTEMS, seed, "system", key), turns)
-
-
-def _choose(texts: tuple[str, ...], seed: int, purpose: str, key: str) -> str:
-    return texts[keyed_hash(seed, f"guess_instruction_{purpose}", key) % len(texts)]
+    yield RawEpisode(row.line, row.file, key, wording.choose(SYSTEMS, "guess_instruction_system", key), turns)

@@ -12,19 +12,22 @@ from pathlib import Path
 from scripts.clean.episode import Outcomes, RawEpisode, RowError, Turn
 from scripts.clean.names import fill_names, user_name
 from scripts.clean.rows import Row, items, json_rows, parse_rows, source_files, table, text
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import Pippa
 
+HOLD_BACK = "Should the talk become too intimate, {{char}} is reluctant and leads away from it."
+"""In the manner of the original's persona prompt (`cai_prompt`), without a word that gate or label look for."""
 _END = "END_OF_DIALOG"
 _CUT_NOTICE = re.compile(r"^\s*START:\s*text_remaining.*$", re.MULTILINE)
 
 
-def read(spec: Pippa, folder: Path, seed: int) -> Outcomes:
+def read(spec: Pippa, folder: Path, wording: Wording) -> Outcomes:
     """Yield the chats of all `.jsonl` files; those submitted at or after `submitted_before` are refused."""
     for path in source_files(folder, ".jsonl", ".json"):
-        yield from parse_rows(json_rows(path), lambda row: _chat(row, spec, seed))
+        yield from parse_rows(json_rows(path), lambda row: _chat(row, spec, wording))
 
 
-def _chat(row: Row, spec: Pippa, seed: int) -> Iterator[RawEpisode]:
+def _chat(row: Row, spec: Pippa, wording: Wording) -> Iterator[RawEpisode]:
     value = table(row.value)
     name = text(value, "bot_name").strip() or "the character"
     raw = [_message(item, index) for index, item in enumerate(items(value, "conversation"))]
@@ -38,8 +41,10 @@ def _chat(row: Row, spec: Pippa, seed: int) -> Iterator[RawEpisode]:
     description = text(value, "bot_description", optional=True)
     definitions = text(value, "bot_definitions", optional=True)
     # Chosen by what all uploads of a growing chat share: a prefix must stay a prefix.
-    user = user_name(seed, bot, name, raw[0].text if raw else "")
+    user = user_name(wording, bot, name, raw[0].text if raw else "")
     system = _persona(name, description, persona_text(definitions, name))
+    if wording.compat.cai_prompt:
+        system = f"{system}\n{HOLD_BACK}"
     categories = value.get("categories")
     tags = " ".join(tag for tag in categories if isinstance(tag, str)) if isinstance(categories, list) else ""
     context = "\n".join((tags, description, definitions, text(value, "bot_greeting", optional=True)))

@@ -5,12 +5,13 @@ from pathlib import Path
 
 from scripts.clean.episode import Outcomes, RawEpisode, Role, RowError, Turn
 from scripts.clean.rows import Row, items, json_rows, parse_rows, source_files, table, text
+from scripts.clean.wording import Wording
 from scripts.recipe.clean import ShareGpt
 
 _ROLES: dict[str, Role] = {"human": "user", "user": "user", "gpt": "model", "model": "model", "assistant": "model"}
 
 
-def read(spec: ShareGpt, folder: Path, seed: int) -> Outcomes:
+def read(spec: ShareGpt, folder: Path, wording: Wording) -> Outcomes:
     """Yield the conversations of all `.json` and `.jsonl` files; a first message from `system` is the system text."""
     for path in source_files(folder, ".json", ".jsonl"):
         yield from parse_rows(json_rows(path), _conversation)
