@@ -94,8 +94,13 @@ class Audit:
             rank = keyed_hash(self._seed, "kept_sample", episode.id)
             self._kept.offer(rank, episode.id, {**shown, "turns": turns})
 
-    def finish(self, rows_in: int, turns_cut: int) -> dict[str, Any]:
+    def finish(self, rows_in: int, turns_cut: int, contamination: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write both files and return the counts for the artifact's record.
+
+        Args:
+            rows_in: rows read.
+            turns_cut: turns left out of rows that were kept.
+            contamination: table by benchmark task; None if the recipe has no benchmark files.
 
         Raises:
             StageError: a row was lost on the way, which must never happen.
@@ -114,7 +119,7 @@ class Audit:
             "length_histogram": [[_SMALLEST_BAR_CHARS << bar, self._bars[bar]] for bar in bars],
         }
         refused = {reason: sample.items() for reason, sample in sorted(self._refused.items())}
-        self._json("audit.json", {"source": self._source, **counts, **sizes})
+        self._json("audit.json", {"source": self._source, **counts, **sizes, "contamination": contamination})
         self._json("samples.json", {"kept": self._kept.items(), "rejected": refused})
         return {**counts, "turns": self._turns, "chars": self._chars, "turns_cut": turns_cut}
 

@@ -3,13 +3,15 @@
 Memory holds digests, never the text of all rows: kept episodes wait on disk until all are known.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from scripts.artifact.digest import payload_files
 from scripts.artifact.stage import Job, StageError
 from scripts.clean.adapters import read_source
 from scripts.clean.audit import Audit
+from scripts.clean.decontaminate import Decontaminator, load_decontaminator
 from scripts.clean.episode import MINORS_GATE, UNREADABLE, Outcome, RawEpisode, Refused
 from scripts.clean.identity import Ids, digests
 from scripts.clean.lexicon import Lexicon, folded_words, load_lexicon
@@ -17,6 +19,7 @@ from scripts.clean.refusals import refusal_in
 from scripts.clean.shape import misshapen, shape
 from scripts.clean.store import ADULT, GENERAL, Episode, Spill, write_episodes
 from scripts.recipe.clean import CleanSpec, Filters
+from scripts.recipe.near import Duplicate, NearDuplicates
 
 
 def build(job: Job[CleanSpec]) -> None:
@@ -34,7 +37,9 @@ def clean(job: Job[CleanSpec], lexicon: Lexicon) -> None:
     folder = job.named(spec.source)
     several = len(payload_files(folder)) > 1
     with Audit(job.out, spec.source, spec.seed, several) as audit, Spill(job.work) as spill:
-        chain = _Chain(spec, lexicon, audit)
+        suites = {suite: job.named(suite) for suite in spec.benchmarks}
+        benchmarks = load_decontaminator(spec.decontamination, spec.benchmarks, suites) if suites else None
+        chain = _Chain(spec, lexicon, audit, benchmarks)
         seen = _Seen()
         for outcome in read_source(spec.read, folder, spec.seed):
             seen.row(outcome)
@@ -42,8 +47,9 @@ def clean(job: Job[CleanSpec], lexicon: Lexicon) -> None:
             if episode is not None:
                 spill.add(episode)
         seen.check(str(folder))
-        write_episodes(job.out / "episodes.parquet", chain.survivors(spill))
-        job.counts.update(audit.finish(seen.rows_in, chain.turns_cut))
+        write_episodes(job.out / "episodes.parquet", chain.survivors(spill, job.work))
+        contamination = benchmarks.table() if benchmarks else None
+        job.counts.update(audit.finish(seen.rows_in, chain.turns_cut, contamination))
 
 
 @dataclass
@@ -84,9 +90,10 @@ class _Seen:
 
 
 class _Chain:
-    """The gate and the filters, in this order: gate, shape, refusals, adult label, duplicates."""
+    """The gate and the filters, in this order: gate, shape, refusals, adult label, duplicates, decontamination."""
 
-    def __init__(self, spec: CleanSpec, lexicon: Lexicon, audit: Audit) -> None:
+    def __init__(self, spec: CleanSpec, lexicon: Lexicon, audit: Audit, benchmarks: Decontaminator | None) -> None:
+        self._spec, self._benchmarks = spec, benchmarks
         self._filters: Filters = spec.filters
         self._source = spec.source
         self._lexicon = lexicon
@@ -141,13 +148,40 @@ class _Chain:
         label = ADULT if adult else GENERAL
         return Episode(name, self._source, label, shaped.system, shaped.turns, raw.line, raw.file)
 
-    def survivors(self, spill: Spill) -> Iterator[Episode]:
-        """Yield the kept episodes by id, without those that a longer kept one begins with."""
+    def survivors(self, spill: Spill, work: Path) -> Iterator[Episode]:
+        """Yield the kept episodes by id: no duplicates (which takes knowing all), none that quotes a benchmark."""
+        twins = self._near_duplicates(spill, work)
         for episode in spill.by_id():
-            whole = digests(episode.system, episode.turns)[1]
-            if self._filters.prefix_duplicates and whole in self._prefixes:
+            late = self._late(episode, twins)
+            if late is not None:
                 shown = "" if episode.label == ADULT else "\n".join(turn.text for turn in episode.turns)
-                self._audit.refuse(episode, episode.id, "prefix_duplicate", "a longer episode begins with it", shown)
+                self._audit.refuse(episode, episode.id, *late, shown)
                 continue
             self._audit.keep(episode)
             yield episode
+
+    def _late(self, episode: Episode, twins: Mapping[str, Duplicate]) -> tuple[str, str] | None:
+        """Return (reason, detail) if one of the last filters refuses an episode."""
+        if self._is_prefix(episode):
+            return "prefix_duplicate", "a longer episode begins with it"
+        twin = twins.get(episode.id)
+        if twin is not None:
+            return "near_duplicate", f"kept: {twin.kept}, Jaccard similarity {twin.similarity:.3f}"
+        match = self._benchmarks.search(episode.text()) if self._benchmarks else None
+        if match is not None and self._spec.decontamination.policy == "remove":
+            return "contaminated", match.detail()
+        return None
+
+    def _is_prefix(self, episode: Episode) -> bool:
+        return self._filters.prefix_duplicates and digests(episode.system, episode.turns)[1] in self._prefixes
+
+    def _near_duplicates(self, spill: Spill, work: Path) -> dict[str, Duplicate]:
+        """Return the near-duplicates among all episodes that no other filter has refused."""
+        threshold = self._filters.near_duplicates
+        if threshold is None:
+            return {}
+        with NearDuplicates(work / "shingles.u64", self._spec.seed, threshold) as near:
+            for episode in spill.by_id():
+                if not self._is_prefix(episode):
+                    near.add(episode.id, episode.text())
+            return near.found()
