@@ -11,8 +11,8 @@ from scripts.recipe.words import Hashes, compiled, mix
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word's weight is lost modulo 2^64
 _EMPTY = np.uint64(0)
-# A bit of the filter is set by chance with probability 1/32 at most: the table, far from the cache, is rarely asked.
-_FILTER_BITS_A_KEY = 32
+# Of foreign n-grams 1 in 16 at most passes the filter: 2 bytes a key stay in the cache, 16 of the table don't.
+_FILTER_BITS_A_KEY = 16
 
 
 @compiled
@@ -54,22 +54,22 @@ def _scan(
     words: Hashes, size: int, slots: Hashes, bits: NDArray[np.uint8], shift: np.uint64, keys: Hashes, at: Hashes
 ) -> int:  # pragma: no cover - compiled
     """Write the members among the runs of `size` words, and where they begin; return how many there are."""
-    rolling, oldest, count = _EMPTY, _weight(size), 0
-    mask = np.uint64(len(slots) - 1)
-    for i in range(len(words)):
-        rolling = rolling * _BASE + words[i]
-        if i >= size:
-            rolling -= words[i - size] * oldest
-        if i >= size - 1:
-            key = max(mix(rolling), np.uint64(1))
-            bit = key >> shift
-            if bits[bit >> np.uint64(3)] >> np.uint8(bit & np.uint64(7)) & np.uint8(1):
-                slot = key & mask
-                while slots[slot] != _EMPTY and slots[slot] != key:
-                    slot = (slot + np.uint64(1)) & mask
-                if slots[slot] == key:
-                    keys[count], at[count] = key, i - size + 1
-                    count += 1
+    runs = grams(words, size, keys)
+    # Without a branch in the loop the processor has many of these reads, far from its cache, under way at a time.
+    maybe = 0
+    for i in range(runs):
+        bit = keys[i] >> shift
+        at[maybe] = i
+        maybe += bits[bit >> np.uint64(3)] >> np.uint8(bit & np.uint64(7)) & np.uint8(1)
+    mask, count = np.uint64(len(slots) - 1), 0
+    for k in range(maybe):
+        key = keys[at[k]]
+        slot = key & mask
+        while slots[slot] != _EMPTY and slots[slot] != key:
+            slot = (slot + np.uint64(1)) & mask
+        if slots[slot] == key:
+            keys[count], at[count] = key, at[k]
+            count += 1
     return count
 
 

@@ -2,9 +2,11 @@
 
 Two rows are joined if they share a band and the Jaccard similarity of their 5-grams reaches the threshold; clusters
 are closed under that, and of each the longest row stays. Nothing depends on the order of the rows, on how they were
-sharded or on threads. Memory: about 300 bytes a row; the 5-grams themselves (8 bytes a word) lie in a file.
+sharded or on threads. Memory: about 300 bytes a row; the 5-grams themselves (8 bytes a word) lie in a
+file, of which 4,096 rows, or one family of rows that agree in a band, are looked at together.
 """
 
+import mmap
 from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,10 +14,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scripts.recipe.base import keyed_hash
 from scripts.recipe.minhash import BANDS, Texts, join_band, permutations, root, sign, similarity
-from scripts.recipe.words import Words
+from scripts.recipe.words import Hashes, Words
+
+# Rows compared before their pages are let go: 4,096 of 2 kB are 8 MB.
+_ROWS_AT_ONCE = 4096
 
 
 class Duplicate(NamedTuple):
@@ -76,14 +82,30 @@ class NearDuplicates:
         order = np.lexsort((ties, -lengths))
         starts = (np.cumsum(lengths) - lengths)[order]
         # Rows are sorted in place when they are first compared; those that never are stay on the disk.
-        texts = Texts(np.memmap(self._path, dtype=np.uint64, mode="r+"), starts, lengths[order], np.full(rows, -1))
+        shingles = np.memmap(self._path, dtype=np.uint64, mode="r+")
+        texts = Texts(shingles, starts, lengths[order], np.full(rows, -1))
         parent = np.arange(rows)
         keys = np.frombuffer(self._bands, dtype=np.uint64).reshape(rows, BANDS)
         for band in range(BANDS):
             of_band = keys[order, band]
-            by_key = np.argsort(of_band, kind="stable")
-            join_band(of_band, by_key, texts, parent, self._threshold)
+            for candidates in _shared(of_band):
+                join_band(of_band, candidates, texts, parent, self._threshold)
+                # A mapped page counts as memory of ours until it is let go; what was sorted goes to the file.
+                shingles._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
         for row in np.flatnonzero(parent != np.arange(rows)).tolist():
             best = root(parent, row)
             name, kept = self._ids[order[row]], self._ids[order[best]]
             yield name, Duplicate(kept, similarity(texts, row, best))
+
+
+def _shared(keys: Hashes) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows that share their key with another, by key and then by number, some thousands at a time."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    same = ordered[1:] == ordered[:-1]
+    shared = order[np.append(same, False) | np.append(False, same)]
+    if len(shared):
+        # Only between two keys may they be divided.
+        borders = np.flatnonzero(keys[shared[1:]] != keys[shared[:-1]]) + 1
+        last = np.searchsorted(borders, np.arange(_ROWS_AT_ONCE, len(shared), _ROWS_AT_ONCE))
+        yield from np.split(shared, np.unique(borders[last[last < len(borders)]]))

@@ -192,6 +192,7 @@ def test_a_missing_benchmark_file_is_one_clear_error(tmp_path: Path) -> None:
         {"source": "src", "read": {"adapter": "sharegpt"}, "benchmarks": {"quiz": {"one": "gone.jsonl"}}, "seed": 7}
     )
     inputs = {"download/src": tmp_path, "download/quiz": tmp_path}
+    (tmp_path / "out").mkdir()
     with pytest.raises(StageError, match=r"gone.jsonl: is missing, though task one of suite quiz names it"):
         build(Job(spec, inputs, tmp_path / "out", tmp_path / "work", 1))
 
