@@ -3,7 +3,7 @@
 Two rows are joined if they share a band and the Jaccard similarity of their 5-grams reaches the threshold; clusters
 are closed under that, and of each the longest row stays. Nothing depends on the order of the rows, on how they were
 sharded or on threads. Memory: about 300 bytes a row; the 5-grams themselves (8 bytes a word) lie in a
-file, of which 4,096 rows, or one family of rows that agree in a band, are looked at together.
+file, of which 1,024 rows, or one family of rows that agree in a band, are looked at together.
 """
 
 import mmap
@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ from scripts.recipe.base import keyed_hash
 from scripts.recipe.minhash import BANDS, Texts, join_band, permutations, root, sign, similarity
 from scripts.recipe.words import Hashes, Words
 
-# Rows compared before their pages are let go: 4,096 of 2 kB are 8 MB.
-_ROWS_AT_ONCE = 4096
+# Rows looked at before their pages are let go. Linux maps 64 kB around each page touched: 64 MB at most.
+_ROWS_AT_ONCE = 1024
 
 
 class Duplicate(NamedTuple):
@@ -90,12 +90,18 @@ class NearDuplicates:
             of_band = keys[order, band]
             for candidates in _shared(of_band):
                 join_band(of_band, candidates, texts, parent, self._threshold)
-                # A mapped page counts as memory of ours until it is let go; what was sorted goes to the file.
-                shingles._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
-        for row in np.flatnonzero(parent != np.arange(rows)).tolist():
+                _let_go(shingles)
+        for done, row in enumerate(np.flatnonzero(parent != np.arange(rows)).tolist()):
+            if done % (_ROWS_AT_ONCE // 2) == 0:
+                _let_go(shingles)
             best = root(parent, row)
             name, kept = self._ids[order[row]], self._ids[order[best]]
             yield name, Duplicate(kept, similarity(texts, row, best))
+
+
+def _let_go(file: np.memmap[Any, np.dtype[np.uint64]]) -> None:
+    """Unmap the pages of a mapped file, which count as our memory while mapped; what was changed stays changed."""
+    file._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _shared(keys: Hashes) -> Iterator[NDArray[np.int64]]:

@@ -155,10 +155,8 @@ def _decontaminate() -> None:
     grams = sum(len(words) - 12 for words in passages)
     print(f"decontamination: {size:.0f} MB in {len(rows):,} rows against {grams / 1e6:.2f}M 13-grams")
     hits: list[bool] = []
-    seconds = min(
-        cpu_seconds(lambda: hits.__setitem__(slice(None), [bool(found.search(r)) for r in rows])) for _ in range(3)
-    )
-    _print_hits("ours", size, seconds, hits, planted)
+    seconds = min(cpu_seconds(lambda: hits.extend(bool(found.search(row)) for row in rows)) for _ in range(3))
+    _print_hits("ours", size, seconds, hits[: len(rows)], planted)
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             from lm_eval.decontamination.janitor import Janitor

@@ -1,4 +1,4 @@
-"""Near-duplicates by datatrove and datasketch: `PYTHON -m tests.bench.peer_dedup NAME DOCS FOLDER` in their environment.
+"""Near-duplicates by datatrove and datasketch, in their own environment: `peer_dedup NAME DOCS FOLDER`.
 
 Prints JSON: CPU seconds without imports, and the rows that go. Imports nothing of ours.
 """
