@@ -99,7 +99,12 @@ class Audit:
             self._kept.offer(rank, episode.id, {**shown, "turns": turns})
 
     def finish(self, rows_in: int, turns_cut: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Write both files and return the counts for the artifact's record; `more` goes into `audit.json` as it is.
+        """Write both files and return the counts for the artifact's record.
+
+        Args:
+            rows_in: rows read.
+            turns_cut: turns left out of rows that were kept.
+            more: further tables of `audit.json`: contamination by benchmark task, the price of compat switches.
 
         Raises:
             StageError: a row was lost on the way, which must never happen.

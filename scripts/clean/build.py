@@ -4,7 +4,7 @@ Memory holds digests, never the text of all rows: kept episodes wait on disk unt
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from scripts.artifact.stage import Job, StageError
 from scripts.clean.adapters import read_source
 from scripts.clean.audit import Audit
 from scripts.clean.compare import differences
+from scripts.clean.decontaminate import Decontaminator, load_decontaminator
 from scripts.clean.episode import MINORS_GATE, UNREADABLE, Outcome, RawEpisode, Refused
 from scripts.clean.generators import purged
 from scripts.clean.identity import Ids, digests
@@ -26,6 +27,7 @@ from scripts.clean.substrings import substring_in
 from scripts.clean.wording import Wording
 from scripts.recipe.clean import CleanSpec, Filters
 from scripts.recipe.compat import CleanCompat
+from scripts.recipe.near import Duplicate, NearDuplicates
 
 
 def build(job: Job[CleanSpec]) -> None:
@@ -42,26 +44,34 @@ def clean(job: Job[CleanSpec], lexicon: Lexicon) -> None:
     spec = job.spec
     _check_languages(spec.filters)
     folder, trial = job.named(spec.source), job.work / "compat"
+    suites = {suite: job.named(suite) for suite in spec.benchmarks}
 
     def count(compat: CleanCompat) -> dict[str, Any]:
         trial.mkdir(parents=True)
         try:
-            return _one_pass(spec.model_copy(update={"compat": compat}), folder, trial, job.work, lexicon, {})
+            return _one_pass(spec.model_copy(update={"compat": compat}), folder, suites, trial, job.work, lexicon, {})
         finally:
             shutil.rmtree(trial)
 
     shutil.rmtree(trial, ignore_errors=True)  # of a killed attempt
     more = {"compat": differences(spec.compat, count)} if spec.compat.on else {}
-    job.counts.update(_one_pass(spec, folder, job.out, job.work, lexicon, more))
+    job.counts.update(_one_pass(spec, folder, suites, job.out, job.work, lexicon, more))
 
 
 def _one_pass(
-    spec: CleanSpec, folder: Path, out: Path, work: Path, lexicon: Lexicon, more: dict[str, Any]
+    spec: CleanSpec,
+    folder: Path,
+    suites: Mapping[str, Path],
+    out: Path,
+    work: Path,
+    lexicon: Lexicon,
+    more: dict[str, Any],
 ) -> dict[str, Any]:
     """Read the source once and write all files to `out`; return the counts. `more` goes into `audit.json`."""
     several = len(payload_files(folder)) > 1
     with Audit(out, spec.source, spec.seed, several) as audit, Spill(work) as spill:
-        chain = _Chain(spec, lexicon, audit)
+        benchmarks = load_decontaminator(spec.decontamination, spec.benchmarks, suites) if suites else None
+        chain = _Chain(spec, lexicon, audit, benchmarks)
         seen = _Seen()
         for outcome in read_source(spec.read, folder, Wording(spec.seed, spec.compat)):
             seen.row(outcome)
@@ -70,8 +80,9 @@ def _one_pass(
                 spill.add(episode)
         seen.check(str(folder))
         # The place in the file is only for a mix that takes the first rows of it, as the original did.
-        write_episodes(out / "episodes.parquet", chain.survivors(spill), places=spec.compat.orca_cap)
-        return audit.finish(seen.rows_in, chain.turns_cut, more)
+        write_episodes(out / "episodes.parquet", chain.survivors(spill, work), places=spec.compat.orca_cap)
+        contamination = benchmarks.table() if benchmarks else None
+        return audit.finish(seen.rows_in, chain.turns_cut, {"contamination": contamination, **more})
 
 
 def _check_languages(filters: Filters) -> None:
@@ -128,18 +139,18 @@ def _filters(spec: CleanSpec) -> Filters:
     if spec.compat.orca_refusals and not spec.compat.refusal_list:
         changed["refusals"] = "keep"
     if spec.compat.dedup:
-        changed |= {"exact_duplicates": True, "prefix_duplicates": False}
+        changed |= {"exact_duplicates": True, "prefix_duplicates": False, "near_duplicates": None}
     return spec.filters.model_copy(update=changed)
 
 
 class _Chain:
     """The gate and the filters, in this order.
 
-    Gate, shape, language, refusals, generator policy, adult label, duplicates.
+    Gate, shape, language, refusals, generator policy, adult label, duplicates, decontamination.
     """
 
-    def __init__(self, spec: CleanSpec, lexicon: Lexicon, audit: Audit) -> None:
-        self._spec = spec
+    def __init__(self, spec: CleanSpec, lexicon: Lexicon, audit: Audit, benchmarks: Decontaminator | None) -> None:
+        self._spec, self._benchmarks = spec, benchmarks
         self._filters = _filters(spec)
         self._source = spec.source
         self._lexicon = lexicon
@@ -204,13 +215,40 @@ class _Chain:
         label = ADULT if adult else GENERAL
         return Episode(name, self._source, label, shaped.system, shaped.turns, raw.line, raw.file)
 
-    def survivors(self, spill: Spill) -> Iterator[Episode]:
-        """Yield the kept episodes by id, without those that a longer kept one begins with."""
+    def survivors(self, spill: Spill, work: Path) -> Iterator[Episode]:
+        """Yield the kept episodes by id: no duplicates (which takes knowing all), none that quotes a benchmark."""
+        twins = self._near_duplicates(spill, work)
         for episode in spill.by_id():
-            whole = digests(episode.system, episode.turns)[1]
-            if self._filters.prefix_duplicates and whole in self._prefixes:
+            late = self._late(episode, twins)
+            if late is not None:
                 shown = "" if episode.label == ADULT else "\n".join(turn.text for turn in episode.turns)
-                self._audit.refuse(episode, episode.id, "prefix_duplicate", "a longer episode begins with it", shown)
+                self._audit.refuse(episode, episode.id, *late, shown)
                 continue
             self._audit.keep(episode)
             yield episode
+
+    def _late(self, episode: Episode, twins: Mapping[str, Duplicate]) -> tuple[str, str] | None:
+        """Return (reason, detail) if one of the last filters refuses an episode."""
+        if self._is_prefix(episode):
+            return "prefix_duplicate", "a longer episode begins with it"
+        twin = twins.get(episode.id)
+        if twin is not None:
+            return "near_duplicate", f"kept: {twin.kept}, Jaccard similarity {twin.similarity:.3f}"
+        match = self._benchmarks.search(episode.text()) if self._benchmarks else None
+        if match is not None and self._spec.decontamination.policy == "remove":
+            return "contaminated", match.detail()
+        return None
+
+    def _is_prefix(self, episode: Episode) -> bool:
+        return self._filters.prefix_duplicates and digests(episode.system, episode.turns)[1] in self._prefixes
+
+    def _near_duplicates(self, spill: Spill, work: Path) -> dict[str, Duplicate]:
+        """Return the near-duplicates among all episodes that no other filter has refused."""
+        threshold = self._filters.near_duplicates
+        if threshold is None:
+            return {}
+        with NearDuplicates(work / "shingles.u64", self._spec.seed, threshold) as near:
+            for episode in spill.by_id():
+                if not self._is_prefix(episode):
+                    near.add(episode.id, episode.text())
+            return near.found()

@@ -30,6 +30,10 @@ class Episode:
     line: int
     file: str
 
+    def text(self) -> str:
+        """Return all that is said, system text first."""
+        return "\n".join((self.system, *(turn.text for turn in self.turns)))
+
 
 class Spill:
     """Episodes in files by the first bits of their id."""

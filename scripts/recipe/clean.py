@@ -172,10 +172,23 @@ class Filters(Strict):
     """Drop all but the first of identical episodes."""
     prefix_duplicates: bool = True
     """Of chats that are prefixes of one another keep the longest."""
+    near_duplicates: Annotated[float, Field(ge=0.7, le=1, allow_inf_nan=False)] | None = 0.8
+    """Of rows whose sets of word 5-grams are at least this alike (Jaccard similarity) keep the longest; null: all."""
+
+
+class Decontamination(Strict):
+    """What happens to rows that quote an item of one of the recipe's benchmarks."""
+
+    policy: Literal["remove", "report", "off"] = "remove"
+    """`remove` the row; `report` it in the table by task and keep it; `off`: don't look."""
+    ngram: Annotated[int, Field(ge=5, le=100)] = 13
+    """Words in a row that make a quotation."""
+    short_words: Annotated[int, Field(ge=5, le=100)] = 8
+    """A question of fewer words than `ngram` counts as quoted where all of it is, if it has at least so many."""
 
 
 class CleanSpec(Spec):
-    """One source to clean; the raw files are the download artifact of the same name."""
+    """One source to clean. Inputs: the download of the same name, then those of the suites in `benchmarks`."""
 
     source: Name
     read: Adapter
@@ -183,4 +196,7 @@ class CleanSpec(Spec):
     purpose: Purpose = "instruction"
     generator: Generator = "unknown"
     compat: CleanCompat = CleanCompat()
+    decontamination: Decontamination = Decontamination()
+    benchmarks: dict[Name, dict[Name, str]] = {}
+    """{suite: {task: file}} of all suites of the recipe that have files; filled by the graph."""
     seed: int

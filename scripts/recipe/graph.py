@@ -61,7 +61,8 @@ class Graph:
         self.jobs[(stage, name)] = Job(stage, name, spec, tuple(inputs))
 
     def _data(self) -> None:
-        seed, compat = self.recipe.seed, self.recipe.compat
+        seed, compat, decontamination = self.recipe.seed, self.recipe.compat, self.recipe.decontamination
+        benchmarks = self._benchmark_files()
         for name, source in self.loaded.sources.items():
             if source.fetch is not None:
                 self._add("download", name, DownloadSpec(name=name, fetch=source.fetch), [])
@@ -72,9 +73,11 @@ class Graph:
                     purpose=source.purpose,
                     generator=source.generator,
                     compat=compat.for_source(source.read.adapter),
+                    decontamination=decontamination,
+                    benchmarks=benchmarks,
                     seed=seed,
                 )
-                self._add("clean", name, spec, [("download", name)])
+                self._add("clean", name, spec, [("download", name), *(("download", suite) for suite in benchmarks)])
         for name, mixture in self.recipe.mixtures.items():
             present = {s: share for s, share in mixture.sources.items() if s not in self.loaded.missing_sources}
             mix = MixSpec(
@@ -93,6 +96,17 @@ class Graph:
                 seed=seed,
             )
             self._add("mix", name, mix, [("clean", s) for s in present])
+
+    def _benchmark_files(self) -> dict[str, dict[str, str]]:
+        """Return {suite: {task: file}}, sorted: what the data must not hold."""
+        if self.recipe.decontamination.policy == "off":
+            return {}
+        files = {
+            name: {task: entry.file for task, entry in sorted(suite.tasks.items()) if entry.file is not None}
+            for name, suite in sorted(self.loaded.suites.items())
+            if suite.fetch is not None
+        }
+        return {suite: tasks for suite, tasks in files.items() if tasks}
 
     def _models(self) -> None:
         for name, model in self.recipe.models.items():

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Strict
 from scripts.recipe.benchmark import Task
-from scripts.recipe.clean import Adapter, Filters, Generator, Purpose
+from scripts.recipe.clean import Adapter, Decontamination, Filters, Generator, Purpose
 from scripts.recipe.compat import Compat
 from scripts.recipe.create import LlamaShape, TokenizerChoice
 from scripts.recipe.fetch import Fetch
@@ -168,6 +168,8 @@ class Recipe(Strict):
     """Sources of this recipe alone, beside the files of `config/sources/`."""
     suites: dict[Name, Suite] = {}
     """Suites of this recipe alone, beside the files of `config/suites/`."""
+    decontamination: Decontamination = Decontamination()
+    """What happens to rows that quote one of the recipe's benchmarks."""
     mixtures: dict[Name, Mixture] = {}
     """Mixtures of data, by name."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]

@@ -94,7 +94,9 @@ def slurm_accounts(jobs: Sequence[str]) -> dict[str, tuple[int, float]]:
 
 def table(found: Sequence[Use]) -> list[str]:
     """Return the lines of the table."""
-    rows = [("job", "GPUs", "threads", "used", "minutes", "used", "MB", "used", "from", "ask for")]
+    rows: list[tuple[str, ...]] = [
+        ("job", "GPUs", "threads", "used", "minutes", "used", "MB", "used", "from", "ask for")
+    ]
     for use in found:
         asked = use.asked
         name = " ".join(use.artifact).strip()

@@ -40,6 +40,7 @@ def scorecard(spec: ReportSpec, found: Payloads) -> dict[str, Any]:
         "published": spec.published,
         "artifacts": [{"artifact": name, "value": value} for name, value in found.values.items()],
         "sources": [_source(name, found) for name in found.audits],
+        "contamination": _contamination(found),
         "mixtures": [_mixture(mix, found) for mix in found.mixes.values()],
         "packs": [_pack(pack) for pack in found.packs.values()],
         "trainings": [_training(training) for training in found.trainings.values()],
@@ -64,6 +65,30 @@ def _source(name: str, found: Payloads) -> dict[str, Any]:
         "chars": audit.chars,
         "rejected": [{"reason": reason, "rows": rows} for reason, rows in rejected if rows],
     }
+
+
+def _contamination(found: Payloads) -> list[dict[str, Any]]:
+    """Return one row for each benchmark task: rows of all sources that quote it, and which sources these are."""
+    by_source = {name: audit.contamination for name, audit in found.audits.items() if audit.contamination}
+    rows = []
+    for task in dict.fromkeys(task for source in by_source.values() for task in source.tasks):
+        entries = {name: source.tasks[task] for name, source in by_source.items() if task in source.tasks}
+        first = next(iter(entries.values()))
+        rows.append(
+            {
+                "task": task,
+                "items": first.items,
+                "items_unchecked": first.items_unchecked,
+                "rows_hit": sum(entry.rows_hit for entry in entries.values()),
+                "rows_removed": sum(entry.rows_removed for entry in entries.values()),
+                "sources": [
+                    {"source": name, "rows_hit": entry.rows_hit, "items_touched": entry.items_touched}
+                    for name, entry in entries.items()
+                    if entry.rows_hit
+                ],
+            }
+        )
+    return rows
 
 
 def _mixture(mix: Mix, found: Payloads) -> dict[str, Any]:

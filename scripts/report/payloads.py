@@ -25,6 +25,25 @@ class Payload(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+class TaskContamination(Payload):
+    """What rows of one source quote of one benchmark task."""
+
+    items: int
+    items_unchecked: int
+    items_touched: int
+    rows_hit: int
+    rows_removed: int
+
+
+class Contamination(Payload):
+    """Decontamination of one source, by `suite/task`."""
+
+    policy: str
+    ngram: int
+    short_words: int
+    tasks: dict[str, TaskContamination]
+
+
 class Audit(Payload):
     """`clean/<source>/audit.json`: what went in, what came out, what was refused and why."""
 
@@ -33,6 +52,7 @@ class Audit(Payload):
     rejected: dict[str, int]
     turns: int
     chars: int
+    contamination: Contamination | None = None
 
 
 class Turn(Payload):

@@ -58,7 +58,7 @@ def test_exact_duplicates(tmp_path: Path) -> None:
     rows = jsonl(chat("a", "b"), chat("a", " b\r\n"), chat("a", "b", id="other"), chat("a", "c"))
     result = run(tmp_path / "x", SHAREGPT, {"a.jsonl": rows})
     assert result.audit["rejected"] == {"exact_duplicate": 2} and [r["line"] for r in result.rejected] == [2, 3]
-    assert len(run(tmp_path / "y", SHAREGPT, {"a.jsonl": rows}, exact_duplicates=False).rows) == 4
+    assert len(run(tmp_path / "y", SHAREGPT, {"a.jsonl": rows}, exact_duplicates=False, near_duplicates=None).rows) == 4
 
 
 def test_prefix_duplicates_keep_the_longest(tmp_path: Path) -> None:
