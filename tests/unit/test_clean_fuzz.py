@@ -234,4 +234,4 @@ EXAMPLES = {"aidungeon": 75, "forum": 50, "openorca": 40, "sillytavern": 50, "st
 @pytest.mark.parametrize("adapter", sorted(BODIES))
 def test_whole_stage_at_length(adapter: str) -> None:
     """Every adapter gets its part of 20,000 malformed rows."""
-    assert refused_by_stage(adapter, EXAMPLES.get(adapter, 60)) >= MALFORMED_ROWS / len(BODIES)
+    assert refused_by_stage(adapter, EXAMPLES.get(adapter, 66)) >= MALFORMED_ROWS / len(BODIES)
