@@ -227,7 +227,7 @@ def test_whole_stage_quickly(adapter: str) -> None:
 
 
 # 23 to 60 rows of a file are refused; enough files for a twelfth of them each.
-EXAMPLES = {"aidungeon": 75, "forum": 50, "openorca": 40, "stories": 50}
+EXAMPLES = {"sillytavern": 90, "aidungeon": 75, "forum": 50, "openorca": 40, "stories": 50}
 
 
 @pytest.mark.slow
