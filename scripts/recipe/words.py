@@ -96,7 +96,7 @@ def _split(text: NDArray[np.uint8], key: np.uint64, found: Hashes, folded: bool)
     count += word != key
     for k in range(count):
         found[k] = mix(found[k])
-    return count
+    return count  # type: ignore[no-any-return]
 
 
 @compiled
