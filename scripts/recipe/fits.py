@@ -1,5 +1,6 @@
 """Settings that fit: when a recipe's memory is more than its GPU has, what to change, the smallest change first."""
 
+import re
 from collections.abc import Iterator
 
 from scripts.recipe.estimate import GIB, closed_form_peak
@@ -21,11 +22,14 @@ def fits(peak_bytes: int, gpu: Gpu) -> bool:
 def nearest_fits(shape: ModelShape, pack: PackSettings, numerics: Numerics, launch: Launch, gpu: Gpu) -> list[str]:
     """Return up to four changes, as keys to write, each of which makes the training fit; the global batch stays."""
     found: list[str] = []
+    seen: list[set[str]] = []
     for text, (new_pack, new_numerics, new_launch) in _changes(pack, numerics, launch):
         peak = int(MARGIN * closed_form_peak(shape, new_pack, new_numerics, new_launch.processes))
-        # A change that contains one that already helps is not nearer.
-        if fits(peak, gpu) and not any(set(old.split(", ")) <= set(text.split(", ")) for old in found):
+        kinds = {re.sub(r"\d+", "", change) for change in text.split(", ")}
+        # A change that contains one that already helps, or turns the same knob further, is not nearer.
+        if fits(peak, gpu) and not any(old <= kinds for old in seen):
             found.append(text)
+            seen.append(kinds)
     return found[:4]
 
 

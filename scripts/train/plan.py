@@ -57,7 +57,7 @@ class Plan:
 def main(arguments: Sequence[str]) -> int:
     """Print the plan of each trained model; return 1 where the recipe is wrong or does not fit."""
     parser = argparse.ArgumentParser(prog="python -m scripts.train plan", description=__doc__)
-    parser.add_argument("recipe", type=Path, help="recipe file")
+    parser.add_argument("recipe", type=Path, nargs="+", help="recipe file; later ones are laid over earlier ones")
     parser.add_argument("--model", help="one trained model of the recipe (default: all)")
     parser.add_argument("--gpu", default="", help=f"kind of GPU: {', '.join(GPUS)} (default: compare some)")
     parser.add_argument("--mfu", type=float, default=ASSUMED_MFU, help="share of the bf16 peak (default: %(default)s)")
@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     try:
         gpu = gpu_named(args.gpu) if args.gpu else None
-        loaded = load_recipe([args.recipe], ROOT)
+        loaded = load_recipe(args.recipe, ROOT)
         assumed = Assumptions(gpu, args.mfu, args.price)
         chosen = _chosen(loaded, args.model)
         results = args.results / loaded.recipe.name

@@ -67,7 +67,7 @@ class Memory:
         return self.params_bytes + self.grads_bytes + self.optimizer_bytes
 
 
-class SegmentTracker(FSDPMemTracker):
+class SegmentTracker(FSDPMemTracker):  # type: ignore[no-untyped-call,unused-ignore]
     """FSDPMemTracker that keeps one peak a segment of the step instead of one a module (which is slow, too)."""
 
     def __init__(self, model: PackedLlama, optimizer: torch.optim.AdamW, offload: bool) -> None:
