@@ -169,23 +169,24 @@ def as_text(plan: Plan, mfu: float) -> str:
     pack, count = train.pack, train.launch.processes
     device = "GPU" if train.launch.device == "cuda" else "process"
     layers = plan.shape.num_hidden_layers
+    unit, label = (GIB, "GiB") if memory["peak_bytes"] >= GIB else (2**20, "MiB")
     lines = [
         f"{plan.model}: {plan.shape.params / 1e9:.2f} B parameters ({layers} layers), {count} processes, "
         f"{pack.sequence_len} x {pack.micro_batch_size} tokens a line, {any_figures.tokens_per_step:,} a step",
         f"  {train.numerics.precision}, checkpointing {_on(train.numerics.gradient_checkpointing)}, "
         f"offload {_on(train.numerics.fsdp_offload_params)}, attention {train.numerics.attention}",
         "",
-        f"memory of one {device} (GiB)",
+        f"memory of one {device} ({label})",
     ]
     kinds = ("params", "grads", "optimizer", "unsharded", "activations")
-    lines += [f"  {kind:<12}{memory[f'{kind}_bytes'] / GIB:8.2f}" for kind in kinds]
+    lines += [f"  {kind:<12}{memory[f'{kind}_bytes'] / unit:8.2f}" for kind in kinds]
     lines += [
-        f"  {'peak':<12}{memory['peak_bytes'] / GIB:8.2f}   in {moment(memory['where'], layers)}",
-        f"  {'loss':<12}{memory['loss_bytes'] / GIB:8.2f}   of it or below it: chunked logits, gradients of the head",
-        f"  {'static':<12}{any_figures.static_bytes / GIB:8.2f}   closed form: params * bytes / ranks",
+        f"  {'peak':<12}{memory['peak_bytes'] / unit:8.2f}   in {moment(memory['where'], layers)}",
+        f"  {'loss':<12}{memory['loss_bytes'] / unit:8.2f}   of it or below it: chunked logits, gradients of the head",
+        f"  {'static':<12}{any_figures.static_bytes / unit:8.2f}   closed form: params * bytes / ranks",
     ]
     if memory["host_bytes"]:
-        lines.append(f"  {'host':<12}{any_figures.host_bytes / GIB:8.2f}   a node, for offloaded state")
+        lines.append(f"  {'host':<12}{any_figures.host_bytes / unit:8.2f}   a node, for offloaded state")
     lines += ["", *_table(plan)]
     lines += [
         f"  checkpoint {any_figures.checkpoint_bytes / 1e9:,.1f} GB, disk {any_figures.disk_bytes / 1e9:,.0f} GB "
