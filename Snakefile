@@ -44,6 +44,7 @@ localrules:
     all,
     download_files,
     build_report,
+    plan,
 
 
 # Every artifact of the recipe, the intermediate ones too: else a lost or removed one would go unnoticed.
@@ -58,6 +59,7 @@ include: "rules/clean.smk"
 include: "rules/mix.smk"
 include: "rules/create.smk"
 include: "rules/pack.smk"
+include: "rules/plan.smk"
 include: "rules/train.smk"
 include: "rules/merge.smk"
 include: "rules/benchmark.smk"

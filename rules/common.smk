@@ -25,13 +25,16 @@ CHECKPOINT = {
 }
 
 
+def recipe_files():
+    """Return the recipe's files: what --configfile names, else the demo."""
+    named = list(workflow.config_settings.configfiles)
+    return named or [ROOT / "config" / "demo.yaml"]
+
+
 def load_graph():
     """Return all jobs of the recipe given by --configfile (default: the demo)."""
-    paths = list(workflow.config_settings.configfiles) or [
-        ROOT / "config" / "demo.yaml"
-    ]
     try:
-        return Graph(load_recipe(paths, ROOT, workflow.config_settings.config))
+        return Graph(load_recipe(recipe_files(), ROOT, workflow.config_settings.config))
     except RecipeError as error:
         raise WorkflowError(str(error)) from None
 

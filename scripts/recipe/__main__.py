@@ -1,4 +1,4 @@
-"""`python -m scripts.recipe check|docs|locks|pin`: recipes without running anything."""
+"""`python -m scripts.recipe check|docs|locks|pin|import-axolotl`: recipes without running anything."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scripts.artifact.code import ROOT
 from scripts.artifact.digest import sha256_file
+from scripts.recipe.axolotl import as_notes, as_yaml, import_axolotl
 from scripts.recipe.docs import PATH, document
 from scripts.recipe.envs import compile_locks
 from scripts.recipe.graph import Graph
@@ -16,7 +17,7 @@ from scripts.recipe.problems import RecipeError
 def main() -> int:
     """Run one command; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.recipe")
-    commands = parser.add_subparsers(required=True, metavar="check|docs|locks|pin")
+    commands = parser.add_subparsers(required=True, metavar="check|docs|locks|pin|import-axolotl")
     check = commands.add_parser("check", help="print OK or every problem of recipe files")
     check.add_argument("files", nargs="+", type=Path)
     check.set_defaults(run=lambda args: max(map(_check, args.files)))
@@ -28,6 +29,13 @@ def main() -> int:
     pin.add_argument("folder", type=Path)
     pin.add_argument("files", nargs="+", metavar="FILE", help="path below FOLDER")
     pin.set_defaults(run=_pin)
+    axolotl = commands.add_parser("import-axolotl", help="print an axolotl file as the training part of a recipe")
+    axolotl.add_argument("file", type=Path, help="axolotl's YAML")
+    axolotl.add_argument("--model", default="my-model", help="name of the trained model (default: %(default)s)")
+    axolotl.add_argument("--mixture", default="my-mixture", help="name of its mixture (default: %(default)s)")
+    axolotl.add_argument("--preset", default="corrected", choices=("corrected", "as-released"))
+    axolotl.add_argument("--gpus", type=int, default=8, help="processes (default: %(default)s)")
+    axolotl.set_defaults(run=_import_axolotl)
     args = parser.parse_args()
     return int(args.run(args))
 
@@ -71,6 +79,20 @@ def _pin(args: argparse.Namespace) -> int:
             return 1
         print(f"  {name}: {{sha256: {digest}, bytes: {size}}}")
     return 0
+
+
+def _import_axolotl(args: argparse.Namespace) -> int:
+    """Print the recipe's part to stdout and the fate of each key to stderr; 1 where a key could not be carried over."""
+    try:
+        imported = import_axolotl(args.file, mixture=args.mixture, preset=args.preset, gpus=args.gpus)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(as_yaml(args.model, imported), end="")
+    print(as_notes(imported), file=sys.stderr)
+    if imported.lost:
+        print(f"{args.file}: not carried over: {', '.join(imported.lost)}", file=sys.stderr)
+    return 1 if imported.lost else 0
 
 
 if __name__ == "__main__":

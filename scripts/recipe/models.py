@@ -67,6 +67,8 @@ class Mixture(Strict):
     """Share of rows held out for evaluation."""
     val_split: Literal["hash", "file_tail"] = "hash"
     """`hash`: by keyed hash of the conversation; `file_tail`: the last rows, as the original run did."""
+    expected_tokens: Count | None = None
+    """Training tokens of one epoch, as far as known before packing: read by the plan alone, changes no artifact."""
     sources: Annotated[dict[Name, Share], Field(min_length=1)]
     """What is taken of each source, by its name."""
 

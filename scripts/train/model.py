@@ -68,6 +68,19 @@ def build_model(base: Path, config: dict[str, Any], numerics: Numerics, mesh: De
     Raises:
         StageError: a tensor is missing, superfluous or of another shape, or the attention can't be had here.
     """
+    model = sharded_model(config, numerics, mesh)
+    materialize(model, numerics, mesh)
+    _load(model, base, mesh)
+    require_sharded(model, mesh, weight_dtype(numerics))
+    return model
+
+
+def sharded_model(config: dict[str, Any], numerics: Numerics, mesh: DeviceMesh) -> PackedLlama:
+    """Return the model wrapped by FSDP2 on the meta device: no memory is taken yet (the plan starts here too).
+
+    Raises:
+        StageError: the attention can't be had here.
+    """
     dtype = weight_dtype(numerics)
     with torch.device("meta"):
         model = PackedLlama(LlamaConfig(**config))
@@ -79,20 +92,25 @@ def build_model(base: Path, config: dict[str, Any], numerics: Numerics, mesh: De
         raise StageError(f"numerics.attention {numerics.attention}: {error}; install it or use sdpa") from None
     compute = torch.bfloat16 if numerics.precision == "fp32_master" else None
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32 if compute else None)
-    offload = numerics.fsdp_offload_params and mesh.device_type != "cpu"
-    memory = CPUOffloadPolicy() if offload else OffloadPolicy()
+    memory = CPUOffloadPolicy() if _offloads(numerics, mesh) else OffloadPolicy()
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=memory)
     fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=memory)
-    model.to_empty(device="cpu" if offload else mesh.device_type)
+    return model
+
+
+def materialize(model: PackedLlama, numerics: Numerics, mesh: DeviceMesh) -> None:
+    """Give a sharded model its memory (undefined weights) and make it ready to train."""
+    model.to_empty(device="cpu" if _offloads(numerics, mesh) else mesh.device_type)
     # The only buffers are RoPE's frequencies, which to_empty left undefined; they stay fp32 whatever the weights are.
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(mesh.device_type)
-    _load(model, base, mesh)
-    require_sharded(model, mesh, dtype)
     if numerics.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
-    return model
+
+
+def _offloads(numerics: Numerics, mesh: DeviceMesh) -> bool:
+    return numerics.fsdp_offload_params and mesh.device_type != "cpu"
 
 
 def shard_of(parameter: nn.Parameter) -> Tensor:

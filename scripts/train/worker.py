@@ -14,6 +14,7 @@ from scripts.train.checkpoint import Checkpoints
 from scripts.train.checks import read_config
 from scripts.train.handover import FAILURE, RESULT, CollectiveError, Task, write_atomic
 from scripts.train.loop import InterruptedTrainingError, Training, best_saved, stop_watch
+from scripts.train.memory import out_of_memory_text
 from scripts.train.metrics import Metrics, Speed
 from scripts.train.model import build_model
 from scripts.train.optimizer import build_optimizer
@@ -34,6 +35,9 @@ def main(path: Path) -> int:
     except CollectiveError as error:
         # All ranks are here, so all can end in order and the message stays the last word.
         write_atomic(task.work / FAILURE, str(error))
+    except torch.OutOfMemoryError as error:
+        write_atomic(task.work / FAILURE, out_of_memory_text(task, error))
+        return 1
     except (StageError, OSError) as error:
         # This rank is alone with its trouble: a status other than 0 makes the launcher end the others.
         write_atomic(task.work / FAILURE, str(error))

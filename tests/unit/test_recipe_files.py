@@ -1,6 +1,7 @@
 """The recipes and profiles in the repository, the generated README, and the commands of `scripts.recipe`."""
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -172,7 +173,7 @@ def test_profiles_are_found_from_the_root_and_hold_no_traps(name: str) -> None:
     assert "software-deployment-method" not in settings  # an empty list is a command line error
     assert all((ROOT / path).is_file() for path in settings["configfile"])
     rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
-    assert all(f"checkpoint {rule}:" in rules for rule in settings["set-resources"])
+    assert all(re.search(rf"^(checkpoint|rule) {rule}:", rules, re.M) for rule in settings["set-resources"])
 
 
 @pytest.mark.slow
