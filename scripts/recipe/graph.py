@@ -10,9 +10,9 @@ from scripts.recipe.fetch import DownloadSpec
 from scripts.recipe.load import Loaded, references
 from scripts.recipe.merge import MergeSpec
 from scripts.recipe.mix import MixSpec
-from scripts.recipe.models import Model
+from scripts.recipe.models import Model, Suite
 from scripts.recipe.pack import PackSpec
-from scripts.recipe.report import ReportSpec, SourceFacts
+from scripts.recipe.report import ReportSpec, SourceFacts, SuiteFacts, TaskSource
 from scripts.recipe.train import TrainSpec
 
 Artifact = tuple[str, str]
@@ -134,11 +134,21 @@ class Graph:
             suite = self.loaded.suites[suite_name]
             if suite.fetch is not None:
                 self._add("download", suite_name, DownloadSpec(name=suite_name, fetch=suite.fetch), [])
+            names = list(dict.fromkeys(task.dataset for task in suite.tasks.values() if task.dataset))
+            for name in names:
+                self._add("download", name, DownloadSpec(name=name, fetch=self.loaded.datasets[name].fetch), [])
             held_out = any(task.format == "bits_per_byte" for task in suite.tasks.values())
             mixtures = list(self.recipe.mixtures) if held_out else []
             for model in settings.models:
-                spec = BenchmarkSpec(model=model, suite=suite_name, tasks=suite.tasks, mixtures=mixtures, **shared)
-                data = [("download", suite_name)] if suite.fetch is not None else []
+                spec = BenchmarkSpec(
+                    model=model,
+                    suite=suite_name,
+                    protocol=suite.protocol,
+                    tasks=suite.tasks,
+                    mixtures=mixtures,
+                    **shared,
+                )
+                data = [("download", name) for name in ([suite_name] if suite.fetch is not None else []) + names]
                 inputs = [self.model_artifact(model), *data, *(("mix", m) for m in mixtures)]
                 self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
 
@@ -156,7 +166,17 @@ class Graph:
             sources=facts,
             missing_sources=self.loaded.missing_sources,
             models={n: [m.kind, *(p for _, p in references(self.recipe, n))] for n, m in self.recipe.models.items()},
-            published=self.recipe.published,
+            suites={name: self._suite_facts(suite) for name, suite in self.loaded.suites.items()},
+            published=self.loaded.published,
             lineage={artifact_path(a): [artifact_path(i) for i in job.inputs] for a, job in self.jobs.items()},
         )
         self._add("report", "", spec, inputs)
+
+    def _suite_facts(self, suite: Suite) -> SuiteFacts:
+        data = {}
+        for task_name, task in suite.tasks.items():
+            fetch = self.loaded.datasets[task.dataset].fetch if task.dataset else None
+            hub = fetch.hub_parts() if fetch is not None and fetch.hub is not None else None
+            if task.dataset:
+                data[task_name] = TaskSource(dataset=hub[1] if hub else task.dataset, revision=hub[2] if hub else "")
+        return SuiteFacts(title=suite.title, protocol=suite.protocol, published_table=suite.published_table, data=data)

@@ -9,8 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from scripts.recipe.base import STAGES
+from scripts.recipe.benchmark import DataSet
 from scripts.recipe.models import Recipe, Source, Suite, TrainModel
 from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
+from scripts.recipe.published import Published
 from scripts.recipe.yamlfile import KeyPath, Place, YamlError, load_yaml
 
 PRESET_SECTIONS = ("pack", "optimizer", "numerics", "cadence")
@@ -25,6 +27,8 @@ class Loaded:
     places: dict[KeyPath, Place]
     sources: dict[str, Source] = field(default_factory=dict)
     suites: dict[str, Suite] = field(default_factory=dict)
+    datasets: dict[str, DataSet] = field(default_factory=dict)
+    published: list[Published] = field(default_factory=list)
     missing_sources: list[str] = field(default_factory=list)
 
 
@@ -83,8 +87,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
 
 
 def _apply_files(data: dict[str, Any], root: Path, places: dict[KeyPath, Place]) -> None:
-    """Lay the recipe's own sources and suites over the files of the same name: a private source needs only `fetch`."""
-    for table in ("sources", "suites"):
+    """Lay the recipe's own entries over the files of the same name: a private source needs only `fetch`."""
+    for table in ("sources", "suites", "datasets"):
         entries = data.get(table)
         if not isinstance(entries, dict):
             continue
@@ -150,6 +154,14 @@ def _resolve(loaded: Loaded, root: Path) -> list[str]:
         suite = _named(suite_name, recipe.suites, Suite, root / "config" / "suites", at, say)
         if suite is not None:
             loaded.suites[suite_name] = suite
+            for data_name in dict.fromkeys(task.dataset for task in suite.tasks.values() if task.dataset):
+                data = _named(data_name, recipe.datasets, DataSet, root / "config" / "datasets", at, say)
+                if data is not None:
+                    loaded.datasets[data_name] = data
+    for index, name in enumerate(recipe.published):
+        figures = _named(name, {}, Published, root / "config" / "published", ("published", index), say)
+        if figures is not None:
+            loaded.published.append(figures)
     _check_references(recipe, say)
     _check_cycles(recipe, say)
     _check_names(loaded, say)
@@ -240,6 +252,7 @@ def _check_names(loaded: Loaded, say: Any) -> None:
     tables: dict[str, Mapping[str, object]] = {
         "sources": loaded.sources,
         "suites": loaded.suites,
+        "datasets": loaded.datasets,
         "models": loaded.recipe.models,
     }
     first: dict[str, str] = {}
