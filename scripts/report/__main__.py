@@ -1,4 +1,5 @@
-"""`python -m scripts.report --spec ...` makes the report; `... scorecard RESULTS_DIR` prints it in the terminal."""
+"""`python -m scripts.report --spec ...` makes the report; `... scorecard RESULTS_DIR` prints it in the terminal,
+`... export RESULTS_DIR OUT_DIR` writes tables and the files of a model's page."""
 
 import sys
 
@@ -11,6 +12,10 @@ if __name__ == "__main__":
         from scripts.report.terminal import main
 
         sys.exit(main(sys.argv[2:]))
+    if sys.argv[1:2] == ["export"]:
+        from scripts.report.export import main as export
+
+        sys.exit(export(sys.argv[2:]))
     from scripts.report.build import build
 
     run_stage("report", ReportSpec, build)
