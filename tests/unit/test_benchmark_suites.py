@@ -3,6 +3,8 @@
 import json
 import os
 import random
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from scripts.recipe.models import Suite
 from scripts.recipe.published import Published
 from tests.conftest import ROOT
 from tests.unit.benchmark_tiny_model import write_model
+from tests.unit.report_fixtures import finish
 
 REAL = Path(os.environ["ATELIER_REAL_DATA"]) / "benchmarks"
 SUITES = {p.stem: Suite.model_validate(yaml.safe_load(p.read_text())) for p in (ROOT / "config/suites").glob("*.yaml")}
@@ -219,6 +222,21 @@ def test_every_row_of_the_announcement_has_a_task_of_both_kinds() -> None:
         assert set(SUITES[stem].tasks) == set(SUITES[f"{stem}-native"].tasks)
     bug = SUITES["big-bench"].tasks["bigbench_tracking_shuffled_objects_three_objects"].upstream_bug
     assert "logical_deduction_three_objects" in bug
+
+
+def test_a_model_that_fails_verification_is_refused(tmp_path: Path) -> None:
+    model = tmp_path / "results" / "mini" / "create" / "tiny"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    finish(model, "create/tiny")
+    (model / "model.safetensors").write_bytes(b"Weights")
+    spec = BenchmarkSpec(model="tiny", suite="s", tasks={"t": Task(format="bits_per_byte")}, device="cpu")
+    command = [sys.executable, "-m", "scripts.benchmark", "--spec", spec.model_dump_json()]
+    command += ["--inputs", str(model / "SHA256SUMS")]
+    command += ["--output", str(tmp_path / "results/mini/benchmark/tiny/s/SHA256SUMS")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1 and "refusing to use a damaged artifact" in done.stderr
+    assert not (tmp_path / "results/mini/benchmark/tiny/s").exists()
 
 
 def test_groups_are_plain_and_weighted_means() -> None:
