@@ -35,8 +35,8 @@ A second file after `--configfile` is laid over the first, key by key: a place t
 (`sources: {{rp_forums: {{fetch: {{folder: $FORUMS, files: {{...}}}}}}}}`) without touching a recipe.
 
 `sources/` holds one file for each data source, `suites/` one for each benchmark suite, `datasets/` one for
-each benchmark data set, `presets/` the defaults that `train.preset` names, `published/` figures to compare with. A source,
-suite or data set may also stand in the recipe itself.
+each benchmark data set, `presets/` the defaults that `train.preset` names, `published/` figures to compare with. A
+source, suite or data set may also stand in the recipe itself.
 """
 
 
