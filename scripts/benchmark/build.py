@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from scripts.artifact.stage import Job, StageError
 from scripts.benchmark.heldout import Row, bits_per_byte, held_out_rows, score_rows
-from scripts.benchmark.items import Item, chance, items_sha256, prompts_sha256
+from scripts.benchmark.identity import digests
+from scripts.benchmark.items import Item, chance, chance_variance, items_sha256, prompts_sha256
 from scripts.benchmark.output import Sample, TaskResult, write_results
-from scripts.benchmark.render import FORMATS, check_count, render
+from scripts.benchmark.render import check_count, form_of, render
 from scripts.recipe.benchmark import BenchmarkSpec, Task
 from scripts.recipe.hardware import pin_cpu
 
@@ -41,14 +42,17 @@ def build(job: Job[BenchmarkSpec]) -> None:
     os.environ.update(_OFFLINE)
     if spec.portable_cpu:
         _pin(spec)
-    files = job.of_stage("download").get(spec.suite)
+    files = job.of_stage("download")
     mixes = {name: path for name, path in job.of_stage("mix").items() if name in spec.mixtures}
-    work = {name: _prepare(name, task, files, mixes) for name, task in spec.tasks.items()}
+    work = {
+        name: _prepare(name, task, files.get(task.dataset or spec.suite), mixes) for name, task in spec.tasks.items()
+    }
     # torch, transformers and lm-eval are imported here: bad data is reported before their 4 s, and after the pins.
     from scripts.benchmark.model import load_model
 
     started = time.perf_counter()
-    model = load_model(_model_folder(job), spec)
+    folder = _model_folder(job)
+    model = load_model(folder, spec)
     job.facts["load_s"] = time.perf_counter() - started
     results, seconds, truncated = {}, {}, {}
     for name, (items, rows) in work.items():
@@ -58,7 +62,8 @@ def build(job: Job[BenchmarkSpec]) -> None:
         cut = f"{truncated[name]} requests lost the left end of their context at {model.max_length} tokens."
         results[name] = replace(result, note=f"{task.note} {cut}".strip()) if truncated[name] else result
         print(f"{name}: {len(result.samples)} items. {cut}")
-    write_results(job.out, spec.model, spec.suite, results)
+    read = {name: path for name, path in files.items() if path != folder}
+    write_results(job.out, spec.model, spec.suite, results, protocol=spec.protocol, digests=digests(folder, read))
     job.counts["items"] = {name: len(result.samples) for name, result in results.items()}
     job.counts["truncated_requests"] = truncated
     job.counts["max_length"] = model.max_length
@@ -95,9 +100,12 @@ def _prepare(name: str, task: Task, files: Path | None, mixes: dict[str, Path]) 
 def _score(model: "Model", name: str, items: list[Item], task: Task) -> TaskResult:
     from scripts.benchmark.tasks import score_items  # 1 s of imports that a suite of held-out rows doesn't need
 
-    form = FORMATS[task.format]
+    form = form_of(name, task)
     scored = score_items(model, name, items, form)
-    samples = [Sample(form.pick(ll), item.gold, ll) for ll, item in zip(scored.loglikelihoods, items, strict=True)]
+    samples = [
+        Sample(form.pick(ll), item.gold, ll, scores)
+        for ll, item, scores in zip(scored.loglikelihoods, items, scored.scores, strict=True)
+    ]
     first = next(iter(scored.metrics.values()))[0]
     return TaskResult(
         format=task.format,
@@ -107,6 +115,11 @@ def _score(model: "Model", name: str, items: list[Item], task: Task) -> TaskResu
         correct=round(first * len(items)) if form.counted else None,
         note=task.note,
         samples=samples,
+        chance_variance=chance_variance(items),
+        shots=task.shots,
+        bos=form.bos,
+        upstream_bug=task.upstream_bug,
+        group=task.group,
     )
 
 

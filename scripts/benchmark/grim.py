@@ -5,11 +5,11 @@ k/N = v and sqrt(p(1-p)/(N-1)) = s, p = k/N, after rounding. So printed tables p
 """
 
 import argparse
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.recipe.published import consistent_counts
 from scripts.recipe.yamlfile import YamlError, load_yaml
 
 
@@ -30,32 +30,6 @@ class Verdict:
     def passed(self) -> bool:
         """Whether some count fits, and the claimed one is among them."""
         return bool(self.counts) and (self.claimed is None or self.claimed in self.counts)
-
-
-def consistent_counts(value: float, stderr: float, items: int, digits: int = 4) -> tuple[int, ...]:
-    """Return every k, 0 <= k <= items, whose proportion and standard error print as `value` and `stderr`.
-
-    Args:
-        value: printed accuracy, 0 to 1.
-        stderr: printed standard error (sample deviation over the root of the number of items).
-        items: number of items, at least 2.
-        digits: decimals printed.
-
-    Raises:
-        ValueError: fewer than 2 items, which have no standard error.
-    """
-    if items < 2:
-        raise ValueError(f"found {items} items; a standard error needs at least 2")
-    margin = 10.0**-digits  # one unit of the last digit on both sides; the printed form decides
-    low = max(0, math.floor((value - margin) * items))
-    high = min(items, math.ceil((value + margin) * items))
-
-    def prints_alike(k: int) -> bool:
-        p = k / items
-        error = math.sqrt(p * (1 - p) / (items - 1))
-        return f"{p:.{digits}f}" == f"{value:.{digits}f}" and f"{error:.{digits}f}" == f"{stderr:.{digits}f}"
-
-    return tuple(k for k in range(low, high + 1) if prints_alike(k))
 
 
 def check_published(content: dict[str, Any]) -> list[Verdict]:

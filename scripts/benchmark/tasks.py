@@ -22,6 +22,8 @@ class Scored:
     """{our metric: (value, standard error)}."""
     loglikelihoods: list[list[float]]
     """Natural log-likelihood of each choice of each item, in order."""
+    scores: list[dict[str, float]]
+    """{our metric: score} of each item; a metric's value is their mean."""
 
 
 def score_items(model: Model, name: str, items: Sequence[Item], form: Format) -> Scored:
@@ -45,6 +47,7 @@ def score_items(model: Model, name: str, items: Sequence[Item], form: Format) ->
             for ours, theirs in form.metrics.items()
         },
         [[float(loglikelihood) for loglikelihood, _ in sample["filtered_resps"]] for sample in samples],
+        [{ours: float(sample[theirs]) for ours, theirs in form.metrics.items()} for sample in samples],
     )
 
 
@@ -56,6 +59,7 @@ def _config(name: str, items: Sequence[Item], form: Format) -> dict[str, Any]:
         item = items[document["item"]]
         return {metric: form.score([ll for ll, _ in results], item) for metric in form.metrics.values()}
 
+    ends = bool(items[0].contexts)  # lm-eval's word is multiple input: the choices are contexts, gold is the "text"
     metrics = [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in form.metrics.values()]
     rows = [{**asdict(item), "item": number} for number, item in enumerate(items)]
     return {
@@ -64,13 +68,19 @@ def _config(name: str, items: Sequence[Item], form: Format) -> dict[str, Any]:
         "custom_dataset": lambda **_: {"test": Dataset.from_list(rows)},
         "test_split": "test",
         "num_fewshot": 0,
-        "doc_to_text": lambda document: document["context"],
-        "doc_to_choice": lambda document: document["choices"],
-        "doc_to_target": lambda document: document["gold"],
+        "doc_to_text": lambda document: document["gold"] if ends else document["context"],
+        "doc_to_choice": lambda document: document["contexts"] if ends else document["choices"],
+        "doc_to_target": lambda document: document["continuation"] if ends else _golds(document["labels"]),
         "target_delimiter": items[0].delimiter,
         "metric_list": metrics,
         "process_results": grade if form.score is not None else None,
     }
+
+
+def _golds(labels: Sequence[float]) -> int | list[int]:
+    """Return the index of the best choice, or of all of them where several are equally right."""
+    best = [index for index, label in enumerate(labels) if label == max(labels)]
+    return best if len(best) > 1 else best[0]
 
 
 def _number(value: object) -> float | None:

@@ -50,6 +50,9 @@ def _check(path: Path) -> int:
     for name, model in graph.recipe.models.items():
         if model.download is not None and not model.download.pinned:
             print(f"{path}: models.{name}.download refuses to run until it is pinned: {model.download.unconfirmed}")
+    for name, data in graph.loaded.datasets.items():
+        if not data.fetch.pinned:
+            print(f"{path}: data set {name} refuses to download until it is pinned: {data.fetch.unconfirmed}")
     for name in graph.loaded.missing_sources:
         print(f"{path}: goes on without the private source {name}")
     return 0

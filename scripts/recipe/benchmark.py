@@ -1,25 +1,87 @@
-"""Benchmarks: suites of multiple-choice tasks, and held-out loss in bits per byte."""
+"""Benchmarks: suites of multiple-choice tasks, the data sets behind them, and held-out loss in bits per byte."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Spec, Strict
+from scripts.recipe.fetch import Fetch, RelativePath
 
 
 class Task(Strict):
     """One row of a benchmark table."""
 
-    format: Literal["multiple_choice", "truthfulqa_mc1", "truthfulqa_mc2", "bigbench", "agieval", "bits_per_byte"]
-    """How the file is rendered into frozen prompts, and how it is scored."""
+    format: Literal[
+        "multiple_choice",
+        "truthfulqa_mc1",
+        "truthfulqa_mc2",
+        "ollv1_truthfulqa_mc1",
+        "ollv1_truthfulqa_mc2",
+        "bigbench",
+        "agieval",
+        "arc",
+        "hellaswag",
+        "mmlu",
+        "boolq",
+        "openbookqa",
+        "piqa",
+        "winogrande",
+        "lm_eval",
+        "lm_eval_mc1",
+        "lm_eval_mc2",
+        "bits_per_byte",
+    ]
+    """How the file is rendered into frozen prompts, and how it is scored. `lm_eval`, `lm_eval_mc1` and `lm_eval_mc2`
+    leave the prompts to a task of the installed lm-eval; see docs/benchmarks.md."""
+    dataset: Name | None = None
+    """Data set of `config/datasets/` that holds the files; without it the suite's own `fetch` does."""
     file: str | None = None
-    """File of the suite's download; none for `bits_per_byte`, which reads the held-out rows of `mixtures`."""
+    """File of the data; none for `bits_per_byte`, which reads the held-out rows of `mixtures`, and for `lm_eval`."""
+    shots: Annotated[int, Field(ge=0)] = 0
+    """Solved examples before each question."""
+    shots_file: str | None = None
+    """File of the data that holds the solved examples."""
+    lm_eval: RelativePath | None = None
+    """The task's YAML inside lm-eval's own folder of tasks, such as `arc/arc_challenge.yaml`."""
+    bos: bool | None = None
+    """Whether contexts begin with BOS; without it the format decides. Recorded in the results."""
+    metrics: list[str] = []
+    """Metrics to keep, the first one counts right items; empty keeps all that the format has."""
+    group: Name | None = None
+    """Row of the table that means over this task and the others of the same group (MMLU's 57 subjects)."""
     limit: Count | None = None
-    """Score only the first so many items (in file order)."""
+    """Score only the first so many items (in the order of the protocol: the file's, or the old harness' shuffle)."""
     expect_items: Count | None = None
     """Stop if the rendered file holds another number of items: data drift."""
     note: str = ""
-    """Known upstream problem, shown as a badge."""
+    """What a reader of the row should know."""
+    upstream_bug: str = ""
+    """Known error of the data or of the published figure, shown as a badge."""
+
+    @model_validator(mode="after")
+    def _files(self) -> Self:
+        if self.format.startswith("lm_eval") != (self.lm_eval is not None):
+            raise ValueError("lm_eval names the YAML of a task of lm-eval: needed for the formats lm_eval... only")
+        if self.format.startswith("lm_eval") and self.dataset is None:
+            raise ValueError("needs dataset: a task of lm-eval reads a hub-shaped folder")
+        if self.shots and self.shots_file is None and not self.format.startswith("lm_eval"):
+            raise ValueError(f"shots is {self.shots}; needs shots_file, the file of the solved examples")
+        if self.shots_file is not None and not self.shots:
+            raise ValueError("shots_file is given, but shots is 0; set shots or remove the file")
+        return self
+
+
+class DataSet(Strict):
+    """One benchmark data set: `config/datasets/<name>.yaml`, or an entry of the recipe's `datasets`."""
+
+    title: str
+    """Name for people."""
+    license: str
+    """SPDX identifier where there is one, else the publisher's words."""
+    note: str = ""
+    """What is known of this copy."""
+    fetch: Fetch
+    """Where the files are; laid out as on the hub, so that `datasets.load_dataset(folder)` reads them offline."""
 
 
 class BenchmarkSpec(Spec):
@@ -27,6 +89,7 @@ class BenchmarkSpec(Spec):
 
     model: Name
     suite: Name
+    protocol: str = ""
     tasks: dict[Name, Task]
     mixtures: list[Name] = []
     """Mixtures whose held-out rows `bits_per_byte` tasks score."""

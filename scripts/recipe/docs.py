@@ -34,8 +34,9 @@ keys are errors. Written from the typed models in `scripts/recipe/` by `python -
 A second file after `--configfile` is laid over the first, key by key: a place to name your own copy of a private source
 (`sources: {{rp_forums: {{fetch: {{folder: $FORUMS, files: {{...}}}}}}}}`) without touching a recipe.
 
-`sources/` holds one file for each data source, `suites/` one for each benchmark suite, `presets/` the defaults that
-`train.preset` names, `published/` figures to compare with. A source or suite may also stand in the recipe itself.
+`sources/` holds one file for each data source, `suites/` one for each benchmark suite, `datasets/` one for
+each benchmark data set, `presets/` the defaults that `train.preset` names, `published/` figures to compare with. A
+source, suite or data set may also stand in the recipe itself.
 """
 
 

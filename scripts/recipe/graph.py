@@ -10,9 +10,9 @@ from scripts.recipe.fetch import DownloadSpec
 from scripts.recipe.load import Loaded, references
 from scripts.recipe.merge import MergeSpec
 from scripts.recipe.mix import MixSpec
-from scripts.recipe.models import Model
+from scripts.recipe.models import Model, Suite
 from scripts.recipe.pack import PackSpec
-from scripts.recipe.report import ReportSpec, SourceFacts
+from scripts.recipe.report import ReportSpec, SourceFacts, SuiteFacts, TaskSource
 from scripts.recipe.train import TrainSpec
 
 Artifact = tuple[str, str]
@@ -98,15 +98,20 @@ class Graph:
             self._add("mix", name, mix, [("clean", s) for s in present])
 
     def _benchmark_files(self) -> dict[str, dict[str, str]]:
-        """Return {suite: {task: file}}, sorted: what the data must not hold."""
-        if self.recipe.decontamination.policy == "off":
-            return {}
-        files = {
-            name: {task: entry.file for task, entry in sorted(suite.tasks.items()) if entry.file is not None}
-            for name, suite in sorted(self.loaded.suites.items())
-            if suite.fetch is not None
-        }
-        return {suite: tasks for suite, tasks in files.items() if tasks}
+        """Return {download: {task: file}}, sorted: what the data must not hold.
+
+        A file of a data set that several suites share is named once. What isn't pinned can't be downloaded and must
+        not keep the data from being cleaned: `python -m scripts.recipe check` names it.
+        """
+        found: dict[str, dict[str, str]] = {}
+        for suite_name, task_name, task in self.loaded.tasks():
+            fetch = self.loaded.fetch_of(suite_name, task)
+            if task.file is None or fetch is None or not fetch.pinned or self.recipe.decontamination.policy == "off":
+                continue
+            files = found.setdefault(task.dataset or suite_name, {})
+            if not task.dataset or task.file not in files.values():
+                files[task_name] = task.file
+        return dict(sorted(found.items()))
 
     def _models(self) -> None:
         for name, model in self.recipe.models.items():
@@ -162,11 +167,21 @@ class Graph:
             suite = self.loaded.suites[suite_name]
             if suite.fetch is not None:
                 self._add("download", suite_name, DownloadSpec(name=suite_name, fetch=suite.fetch), [])
+            names = list(dict.fromkeys(task.dataset for task in suite.tasks.values() if task.dataset))
+            for name in names:
+                self._add("download", name, DownloadSpec(name=name, fetch=self.loaded.datasets[name].fetch), [])
             held_out = any(task.format == "bits_per_byte" for task in suite.tasks.values())
             mixtures = list(self.recipe.mixtures) if held_out else []
             for model in settings.models:
-                spec = BenchmarkSpec(model=model, suite=suite_name, tasks=suite.tasks, mixtures=mixtures, **shared)
-                data = [("download", suite_name)] if suite.fetch is not None else []
+                spec = BenchmarkSpec(
+                    model=model,
+                    suite=suite_name,
+                    protocol=suite.protocol,
+                    tasks=suite.tasks,
+                    mixtures=mixtures,
+                    **shared,
+                )
+                data = [("download", name) for name in ([suite_name] if suite.fetch is not None else []) + names]
                 inputs = [self.model_artifact(model), *data, *(("mix", m) for m in mixtures)]
                 self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
 
@@ -184,7 +199,17 @@ class Graph:
             sources=facts,
             missing_sources=self.loaded.missing_sources,
             models={n: [m.kind, *(p for _, p in references(self.recipe, n))] for n, m in self.recipe.models.items()},
-            published=self.recipe.published,
+            suites={name: self._suite_facts(suite) for name, suite in self.loaded.suites.items()},
+            published=self.loaded.published,
             lineage={artifact_path(a): [artifact_path(i) for i in job.inputs] for a, job in self.jobs.items()},
         )
         self._add("report", "", spec, inputs)
+
+    def _suite_facts(self, suite: Suite) -> SuiteFacts:
+        data = {}
+        for task_name, task in suite.tasks.items():
+            fetch = self.loaded.datasets[task.dataset].fetch if task.dataset else None
+            hub = fetch.hub_parts() if fetch is not None and fetch.hub is not None else None
+            if task.dataset:
+                data[task_name] = TaskSource(dataset=hub[1] if hub else task.dataset, revision=hub[2] if hub else "")
+        return SuiteFacts(title=suite.title, protocol=suite.protocol, published_table=suite.published_table, data=data)

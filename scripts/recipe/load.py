@@ -1,7 +1,7 @@
 """Read a recipe with all that it names (sources, suites, presets) and check it as a whole."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from scripts.recipe.base import STAGES
+from scripts.recipe.benchmark import DataSet, Task
+from scripts.recipe.fetch import Fetch
 from scripts.recipe.models import Recipe, Source, Suite, TrainModel
 from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
+from scripts.recipe.published import Published
 from scripts.recipe.yamlfile import KeyPath, Place, YamlError, load_yaml
 
 PRESET_SECTIONS = ("pack", "optimizer", "numerics", "cadence")
@@ -25,7 +28,19 @@ class Loaded:
     places: dict[KeyPath, Place]
     sources: dict[str, Source] = field(default_factory=dict)
     suites: dict[str, Suite] = field(default_factory=dict)
+    datasets: dict[str, DataSet] = field(default_factory=dict)
+    published: list[Published] = field(default_factory=list)
     missing_sources: list[str] = field(default_factory=list)
+
+    def tasks(self) -> Iterator[tuple[str, str, Task]]:
+        """Yield (suite, task, settings) of every row of a benchmark table, sorted."""
+        for suite_name, suite in sorted(self.suites.items()):
+            for task_name, task in sorted(suite.tasks.items()):
+                yield suite_name, task_name, task
+
+    def fetch_of(self, suite: str, task: Task) -> Fetch | None:
+        """Return where a task's files come from: its data set, or its suite."""
+        return self.datasets[task.dataset].fetch if task.dataset else self.suites[suite].fetch
 
 
 def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] | None = None) -> Loaded:
@@ -83,8 +98,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
 
 
 def _apply_files(data: dict[str, Any], root: Path, places: dict[KeyPath, Place]) -> None:
-    """Lay the recipe's own sources and suites over the files of the same name: a private source needs only `fetch`."""
-    for table in ("sources", "suites"):
+    """Lay the recipe's own entries over the files of the same name: a private source needs only `fetch`."""
+    for table in ("sources", "suites", "datasets"):
         entries = data.get(table)
         if not isinstance(entries, dict):
             continue
@@ -150,6 +165,14 @@ def _resolve(loaded: Loaded, root: Path) -> list[str]:
         suite = _named(suite_name, recipe.suites, Suite, root / "config" / "suites", at, say)
         if suite is not None:
             loaded.suites[suite_name] = suite
+            for data_name in dict.fromkeys(task.dataset for task in suite.tasks.values() if task.dataset):
+                data = _named(data_name, recipe.datasets, DataSet, root / "config" / "datasets", at, say)
+                if data is not None:
+                    loaded.datasets[data_name] = data
+    for index, name in enumerate(recipe.published):
+        figures = _named(name, {}, Published, root / "config" / "published", ("published", index), say)
+        if figures is not None:
+            loaded.published.append(figures)
     _check_references(recipe, say)
     _check_cycles(recipe, say)
     _check_names(loaded, say)
@@ -240,6 +263,7 @@ def _check_names(loaded: Loaded, say: Any) -> None:
     tables: dict[str, Mapping[str, object]] = {
         "sources": loaded.sources,
         "suites": loaded.suites,
+        "datasets": loaded.datasets,
         "models": loaded.recipe.models,
     }
     first: dict[str, str] = {}

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Strict
-from scripts.recipe.benchmark import Task
+from scripts.recipe.benchmark import DataSet, Task
 from scripts.recipe.clean import Adapter, Decontamination, Filters, Generator, Purpose
 from scripts.recipe.compat import Compat
 from scripts.recipe.create import LlamaShape, TokenizerChoice
@@ -52,8 +52,12 @@ class Suite(Strict):
 
     title: str
     """Name for people."""
+    protocol: str = ""
+    """How prompts and scores are made, by one short name: figures of different protocols don't compare."""
+    published_table: Name | None = None
+    """Table of the files of `config/published/` whose rows have the same names as these tasks."""
     fetch: Fetch | None = None
-    """Where the task files are."""
+    """Where the task files are, as far as they aren't in data sets of their own."""
     tasks: Annotated[dict[Name, Task], Field(min_length=1)]
     """The rows of the benchmark table, by name."""
 
@@ -172,11 +176,13 @@ class Recipe(Strict):
     """Suites of this recipe alone, beside the files of `config/suites/`."""
     decontamination: Decontamination = Decontamination()
     """What happens to rows that quote one of the recipe's benchmarks."""
+    datasets: dict[Name, DataSet] = {}
+    """Benchmark data sets of this recipe alone, beside the files of `config/datasets/`."""
     mixtures: dict[Name, Mixture] = {}
     """Mixtures of data, by name."""
     models: Annotated[dict[Name, Model], Field(min_length=1)]
     """The table of models, by name; chains are just names."""
     benchmark: Benchmarks = Benchmarks()
     """What is measured on which models."""
-    published: Name | None = None
-    """File of `config/published/` with figures to print beside ours."""
+    published: list[Name] = []
+    """Files of `config/published/` with figures to print beside ours; each names the model it is about."""

@@ -2,6 +2,7 @@
 
 python -m scripts.report scorecard results/demo        what was built, and how well
 python -m scripts.report efficiency config/demo.yaml   what jobs asked for and what they used
+python -m scripts.report export results/demo OUT       tables and the files of a model's page
 """
 
 import sys
@@ -19,6 +20,10 @@ if __name__ == "__main__":
         from scripts.report.efficiency import main as efficiency
 
         sys.exit(efficiency(sys.argv[2:]))
+    if sys.argv[1:2] == ["export"]:
+        from scripts.report.export import main as export
+
+        sys.exit(export(sys.argv[2:]))
     from scripts.report.build import build
 
     run_stage("report", ReportSpec, build)

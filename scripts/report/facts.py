@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from scripts.recipe.report import ReportSpec
-from scripts.report.judge import judge
+from scripts.report.benchmarks import (
+    BITS,
+    benchmark_digests,
+    benchmark_groups,
+    benchmark_pairs,
+    benchmark_rows,
+)
 from scripts.report.payloads import Merge, Mix, Pack, Payloads, TaskResult, Training
 
 FORMAT = 1
-BITS = "bits_per_byte"
 OTHER = "other tensors"
 # Order inside a Llama block (transformers 5); any other name follows in its own order.
 PROJECTIONS = (
@@ -37,7 +42,8 @@ def scorecard(spec: ReportSpec, found: Payloads) -> dict[str, Any]:
         "recipe": spec.recipe,
         "title": spec.title,
         "seed": spec.seed,
-        "published": spec.published,
+        "published": [{"model": p.model, "title": p.title, "source": p.source} for p in spec.published],
+        "suites": {name: suite.model_dump() for name, suite in spec.suites.items()},
         "artifacts": [{"artifact": name, "value": value} for name, value in found.values.items()],
         "sources": [_source(name, found) for name in found.audits],
         "contamination": _contamination(found),
@@ -45,9 +51,10 @@ def scorecard(spec: ReportSpec, found: Payloads) -> dict[str, Any]:
         "packs": [_pack(pack) for pack in found.packs.values()],
         "trainings": [_training(training) for training in found.trainings.values()],
         "merges": [_merge(name, merge) for name, merge in found.merges.items()],
-        "benchmarks": [
-            row for result in found.benchmarks.values() for row in _rows(result.model, result.suite, result.tasks)
-        ],
+        "benchmarks": benchmark_rows(spec, found),
+        "benchmark_groups": benchmark_groups(found),
+        "benchmark_pairs": benchmark_pairs(spec, found),
+        "benchmark_digests": benchmark_digests(found),
         "bits_per_byte": [
             row for result in found.benchmarks.values() for row in _bits(result.model, result.suite, result.tasks)
         ],
@@ -177,35 +184,6 @@ _DISTANCES = ("norm_c_minus_a", "norm_c_minus_b", "cosine_a", "cosine_b")
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _rows(model: str, suite: str, tasks: dict[str, TaskResult]) -> list[dict[str, Any]]:
-    rows = []
-    for task, result in tasks.items():
-        if result.format == BITS:
-            continue
-        for name, metric in result.metrics.items():
-            judged = judge(metric.value, result.items, metric.stderr, metric.chance, result.correct is not None)
-            rows.append(
-                {
-                    "model": model,
-                    "suite": suite,
-                    "task": task,
-                    "metric": name,
-                    "value": metric.value,
-                    "stderr": metric.stderr,
-                    "low": judged.low,
-                    "high": judged.high,
-                    "correct": judged.correct,
-                    "items": result.items,
-                    "chance": metric.chance,
-                    "z": judged.z,
-                    "at_chance": judged.at_chance,
-                    "note": result.note or "",
-                    "prompts_sha256": result.prompts_sha256,
-                }
-            )
-    return rows
 
 
 def _bits(model: str, suite: str, tasks: dict[str, TaskResult]) -> list[dict[str, Any]]:

@@ -25,7 +25,14 @@ class Judged:
         return self.z is not None and abs(self.z) < Z95
 
 
-def judge(value: float, items: int, stderr: float | None, chance: float | None, binary: bool) -> Judged:
+def judge(
+    value: float,
+    items: int,
+    stderr: float | None,
+    chance: float | None,
+    binary: bool,
+    variance: float | None = None,
+) -> Judged:
     """Judge one metric.
 
     Args:
@@ -34,11 +41,12 @@ def judge(value: float, items: int, stderr: float | None, chance: float | None, 
         stderr: standard error of `value`, if known.
         chance: expected value of guessing, if there is one.
         binary: each item is right or wrong, so that value * N must be an integer k.
+        variance: variance of one guess, mean over items; makes z exact where items have different numbers of choices.
     """
     correct = whole_count(value, items) if binary else None
     if correct is not None:
         low, high = wilson(correct, items)
-        return Judged(correct, low, high, _z_of_count(correct, items, chance))
+        return Judged(correct, low, high, z_of_count(correct, items, chance, variance))
     if stderr is None or stderr <= 0:
         return Judged(None, None, None, None)
     z = (value - chance) / stderr if chance is not None else None
@@ -66,12 +74,12 @@ def wilson(correct: int, items: int) -> tuple[float, float]:
     return (0.0 if correct == 0 else middle - half), (1.0 if correct == items else middle + half)
 
 
-def _z_of_count(correct: int, items: int, chance: float | None) -> float | None:
-    """Return (k - N c) / sqrt(N c (1 - c)).
+def z_of_count(correct: int, items: int, chance: float | None, variance: float | None = None) -> float | None:
+    """Return (k - sum of c_i) / sqrt(sum of c_i (1 - c_i)), c_i = 1 / number of choices of item i.
 
-    Where the number of choices differs between items the true variance is smaller (Jensen), so |z| here is
-    never too large: a figure is called better than guessing too rarely, not too often.
+    Without `variance` (the mean of c_i (1 - c_i)) that of the mean chance stands in: where the number of choices
+    differs between items it is larger (Jensen), so a figure is called better than guessing too rarely, not too often.
     """
     if chance is None or not 0 < chance < 1:
         return None
-    return (correct - items * chance) / math.sqrt(items * chance * (1 - chance))
+    return (correct - items * chance) / math.sqrt(items * (chance * (1 - chance) if variance is None else variance))

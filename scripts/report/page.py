@@ -42,7 +42,8 @@ def render(spec: ReportSpec, found: Payloads, facts: Mapping[str, Any]) -> str:
         samples=_samples(spec, found),
         curves={name: _curves(name, training) for name, training in found.trainings.items()},
         maps={name: _heat_map(name, found) for name in found.merges},
-        tasks=_by_task(facts["benchmarks"]),
+        tasks=_by_task(facts["benchmarks"], facts["suites"]),
+        groups=facts["benchmark_groups"],
         bits=_bits_tables(facts["bits_per_byte"]),
         graph=draw(_made_into_models(parents, spec), found.values),
         known=set(found.values),
@@ -185,7 +186,7 @@ def _heat_map(name: str, found: Payloads) -> dict[str, Any] | None:
     return {**figure, "ramp": {"id": f"ramp-{name}", "first": first, "second": second, "colours": charts.RAMP}}
 
 
-def _by_task(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def _by_task(rows: Sequence[dict[str, Any]], suites: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Group benchmark rows: one table a suite, one block a task and metric, one line a model."""
 
     def block(row: dict[str, Any]) -> tuple[str, str]:
@@ -196,7 +197,15 @@ def _by_task(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = [row for row in rows if row["suite"] == suite]
         order = {key: index for index, key in enumerate(dict.fromkeys(map(block, mine)))}
         mine.sort(key=lambda row: order[block(row)])
-        tables.append({"suite": suite, "blocks": [(*key, list(lines)) for key, lines in groupby(mine, key=block)]})
+        tables.append(
+            {
+                "suite": suite,
+                "title": suites[suite]["title"] if suite in suites else suite,
+                "protocol": mine[0]["protocol"],
+                "published": any(row["published"] for row in mine),
+                "blocks": [(*key, list(lines)) for key, lines in groupby(mine, key=block)],
+            }
+        )
     return tables
 
 

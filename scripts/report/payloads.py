@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.artifact.digest import value_of
 from scripts.artifact.stage import Job, StageError
 from scripts.recipe.report import ReportSpec
 
+Scores = dict[tuple[str, str], list[float]]
+"""{(task, metric): score of each item}."""
 Real = Annotated[float, Field(allow_inf_nan=False)]
 MINORS_GATE = "minors_gate"
 
@@ -202,6 +206,26 @@ class TaskResult(Payload):
     metrics: dict[str, Metric]
     correct: int | None = None
     note: str | None = None
+    chance_variance: Real | None = None
+    shots: int = 0
+    bos: bool | None = None
+    upstream_bug: str = ""
+
+
+class Group(Payload):
+    """Means over several tasks of a suite."""
+
+    tasks: list[str]
+    items: int
+    metrics: dict[str, Metric]
+
+
+class Digests(Payload):
+    """SHA-256 of what was measured and with what."""
+
+    weights: str = ""
+    tokenizer: str = ""
+    data: dict[str, str] = {}
 
 
 class Benchmark(Payload):
@@ -209,7 +233,10 @@ class Benchmark(Payload):
 
     model: str
     suite: str
+    protocol: str = ""
+    digests: Digests = Digests()
     tasks: dict[str, TaskResult]
+    groups: dict[str, Group] = {}
 
 
 @dataclass
@@ -225,6 +252,8 @@ class Payloads:
     trainings: dict[str, Training] = field(default_factory=dict)
     merges: dict[str, Merge] = field(default_factory=dict)
     benchmarks: dict[str, Benchmark] = field(default_factory=dict)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    """Score of every item of a benchmark, for tests between models on the same items."""
 
 
 P = TypeVar("P", bound=Payload)
@@ -251,6 +280,7 @@ def read_payloads(job: Job[ReportSpec]) -> Payloads:
         benchmarks=each("benchmark", "results.json", Benchmark),
     )
     found.trainings = {name: _training(folder) for name, folder in job.of_stage("train").items()}
+    found.scores = {name: _scores(folder, found.benchmarks[name]) for name, folder in job.of_stage("benchmark").items()}
     _refuse_gated_texts(found.samples, job.of_stage("clean"))
     return found
 
@@ -283,6 +313,25 @@ def _parse(text: str, model: type[P], where: str) -> P:
         raise StageError(
             f"{where}: {key}: {first['msg']}{found}; docs/formats.md has the form; rebuild the artifact"
         ) from None
+
+
+def _scores(folder: Path, result: Benchmark) -> Scores:
+    """Return the items' scores; empty where the artifact has none (no samples, or those of an older version)."""
+    path = folder / "samples.parquet"
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StageError(f"{path}: cannot be read ({error}); rebuild the artifact") from None
+    if "scores" not in table.column_names:
+        return {}
+    scores: Scores = {}
+    for row in table.select(["task", "scores"]).to_pylist():
+        metrics = sorted(result.tasks[row["task"]].metrics) if row["scores"] else []
+        for metric, score in zip(metrics, row["scores"], strict=True):
+            scores.setdefault((row["task"], metric), []).append(score)
+    return scores
 
 
 def _training(folder: Path) -> Training:

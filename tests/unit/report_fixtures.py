@@ -241,7 +241,7 @@ def whole_spec(**changes: Any) -> ReportSpec:
             "letters-model": ["train", "base"],
             "blend": ["merge", "tales-model", "letters-model"],
         },
-        "published": None,
+        "published": [],
         "lineage": lineage,
     }
     return ReportSpec(**{**fields, **changes})
