@@ -123,9 +123,7 @@ class SharedScorer:
 
     def _hidden(self, ids_BT: Tensor, cache: Any, **settings: Any) -> Tensor:
         self.fed_tokens += ids_BT.numel()
-        output = self.model.base_model(
-            input_ids=ids_BT, past_key_values=cache, use_cache=cache is not None, **settings
-        )
+        output = self.model.base_model(input_ids=ids_BT, past_key_values=cache, use_cache=cache is not None, **settings)
         hidden: Tensor = output.last_hidden_state
         return hidden
 
