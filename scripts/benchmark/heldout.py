@@ -45,7 +45,7 @@ def held_out_rows(name: str, task: Task, mixes: Mapping[str, Path]) -> list[Row]
 
 
 def score_rows(model: "Model", rows: Sequence[Row]) -> list[float]:
-    """Return the natural log-likelihood of each row's text after BOS.
+    """Return the natural log-likelihood of each row's text after BOS; the rows of one call share passes.
 
     A text longer than `max_length` tokens is scored in windows of that many: each sees one token before it, the last
     one is filled up with earlier tokens on its left (lm-eval's rolling likelihood, context_len 1).
@@ -53,11 +53,8 @@ def score_rows(model: "Model", rows: Sequence[Row]) -> list[float]:
     from lm_eval.api.instance import Instance
 
     model.use_bos(False)  # lm-eval puts its prefix token, the tokenizer's BOS, before the first window itself
-    # Longest first: lm-eval batches rolling windows in the given order, padded to the longest of a batch.
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].text.encode()), i))
-    requests = [Instance("loglikelihood_rolling", {}, (rows[i].text,), number) for number, i in enumerate(order)]
-    scores = dict(zip(order, model.loglikelihood_rolling(requests, disable_tqdm=True), strict=True))
-    return [float(scores[i]) for i in range(len(rows))]
+    requests = [Instance("loglikelihood_rolling", {}, (row.text,), number) for number, row in enumerate(rows)]
+    return [float(value) for value in model.loglikelihood_rolling(requests)]
 
 
 def bits_per_byte(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> dict[str, tuple[float, float | None]]:

@@ -23,7 +23,7 @@ class Task(Strict):
 
 
 class BenchmarkSpec(Spec):
-    """One suite on one model. Inputs: the model, the suite's download if any, the held-out mixtures."""
+    """One suite on one model. Inputs: the model (or the shards), the suite's download if any, held-out mixtures."""
 
     model: Name
     suite: Name
@@ -33,8 +33,17 @@ class BenchmarkSpec(Spec):
     max_length: Annotated[int, Field(ge=16)] = 4096
     """Longest context plus continuation, in tokens."""
     batch_size: Count = 8
-    """Fixed: never chosen from free memory, since it changes the last bits."""
+    """Most items computed together. Fixed: never chosen from free memory, since it changes the last bits."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     device: Literal["cpu", "cuda"] = "cuda"
     portable_cpu: bool = False
     """Pin the CPU code paths, as in training."""
+    shards: Count = 1
+    """Into how many jobs the suite is cut; results don't depend on it."""
+    shard: Annotated[int, Field(ge=0)] | None = None
+    """Which of them this job is, from 0; None for the whole suite, or for the job that joins the shards."""
+
+    @property
+    def combines(self) -> bool:
+        """Whether this job joins shards: it needs no model and no GPU."""
+        return self.shards > 1 and self.shard is None

@@ -139,12 +139,23 @@ class Graph:
             for model in settings.models:
                 spec = BenchmarkSpec(model=model, suite=suite_name, tasks=suite.tasks, mixtures=mixtures, **shared)
                 data = [("download", suite_name)] if suite.fetch is not None else []
-                inputs = [self.model_artifact(model), *data, *(("mix", m) for m in mixtures)]
+                data += [("mix", m) for m in mixtures]
+                inputs = [self.model_artifact(model), *data]
+                if spec.combines:
+                    inputs = [*self._shards(spec, inputs), *data]
                 self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
+
+    def _shards(self, spec: BenchmarkSpec, inputs: list[Artifact]) -> list[Artifact]:
+        """Add the jobs of a suite's shards, and return their artifacts: `model/suite.1of4` and so on."""
+        names = [f"{spec.model}/{spec.suite}.{k + 1}of{spec.shards}" for k in range(spec.shards)]
+        for shard, name in enumerate(names):
+            self._add("benchmark", name, spec.model_copy(update={"shard": shard}), inputs)
+        return [("benchmark", name) for name in names]
 
     def _report(self) -> None:
         shown = ("clean", "mix", "create", "pack", "train", "merge", "benchmark")
-        inputs = [(job.stage, job.name) for stage in shown for job in self.of_stage(stage)]
+        whole = [job for stage in shown for job in self.of_stage(stage) if getattr(job.spec, "shard", None) is None]
+        inputs = [(job.stage, job.name) for job in whole]
         facts = {
             name: SourceFacts(**source.model_dump(include=set(SourceFacts.model_fields)))
             for name, source in self.loaded.sources.items()
