@@ -6,16 +6,20 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts.artifact.stage import Job, StageError
-from scripts.benchmark.heldout import Row, bits_per_byte, held_out_rows, score_rows
-from scripts.benchmark.items import Item, chance, items_sha256, prompts_sha256
-from scripts.benchmark.output import Sample, TaskResult, write_results
-from scripts.benchmark.render import FORMATS, check_count, render
+from scripts.benchmark.heldout import bits_per_byte, bootstrap_intervals, score_rows
+from scripts.benchmark.items import Item, chance
+from scripts.benchmark.output import Sample, TaskResult, write_generations, write_results
+from scripts.benchmark.replies import mean_and_error, measure
 from scripts.benchmark.shards import Scores, TaskScores, join_shards, shard_groups, write_shard
-from scripts.benchmark.tree import group_items
+from scripts.benchmark.work import Work, form_of, prepare
 from scripts.recipe.benchmark import BenchmarkSpec, Task
 from scripts.recipe.hardware import pin_cpu
+
+if TYPE_CHECKING:
+    from scripts.benchmark.model import Model
 
 _OFFLINE = {
     "HF_HUB_OFFLINE": "1",
@@ -27,10 +31,6 @@ _OFFLINE = {
     # cuBLAS repeats its bits only with a fixed workspace; read when CUDA starts.
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
-
-
-Work = tuple[list[Item], list[Row]]
-"""Items, or held-out rows, of a task; one of the two is empty."""
 
 
 def build(job: Job[BenchmarkSpec]) -> None:
@@ -45,10 +45,10 @@ def build(job: Job[BenchmarkSpec]) -> None:
         _pin(spec)
     files = job.of_stage("download").get(spec.suite)
     mixes = {name: path for name, path in job.of_stage("mix").items() if name in spec.mixtures}
-    work = {name: _prepare(name, task, files, mixes) for name, task in spec.tasks.items()}
-    prompts = {name: _prompts(*found) for name, found in work.items()}
+    work = {name: prepare(name, task, files, mixes) for name, task in spec.tasks.items()}
+    prompts = {name: found.prompts_sha256() for name, found in work.items()}
     if spec.combines:
-        sizes = {name: len(items) + len(rows) for name, (items, rows) in work.items()}
+        sizes = {name: len(found) for name, found in work.items()}
         scores = join_shards(list(job.of_stage("benchmark").values()), sizes, prompts)
     else:
         scores = _score(job, work)
@@ -60,14 +60,13 @@ def build(job: Job[BenchmarkSpec]) -> None:
         return
     results = {}
     for name, task in spec.tasks.items():
-        (items, rows), found = work[name], scores.tasks[name]
-        values = [found.loglikelihoods[i] for i in range(len(found.loglikelihoods))]
-        result = _row_result(rows, task, values) if rows else _item_result(name, items, task, values)
+        found = scores.tasks[name]
         cut = f"{found.truncated} requests lost the left end of their context at {scores.max_length} tokens."
-        result = replace(result, prompts_sha256=prompts[name])
+        result = replace(_result(name, task, work[name], found), prompts_sha256=prompts[name])
         results[name] = replace(result, note=f"{task.note} {cut}".strip()) if found.truncated else result
-        print(f"{name}: {len(values)} items. {cut}")
+        print(f"{name}: {len(found.loglikelihoods)} items. {cut}")
     write_results(job.out, spec.model, spec.suite, results)
+    write_generations(job.out, {name: task.replies for name, task in scores.tasks.items() if task.replies})
 
 
 def _pin(spec: BenchmarkSpec) -> None:
@@ -88,19 +87,6 @@ def _model_folder(job: Job[BenchmarkSpec]) -> Path:
     return folders[0]
 
 
-def _prepare(name: str, task: Task, files: Path | None, mixes: dict[str, Path]) -> Work:
-    """Return the items or the held-out rows of one task; one of the two is empty."""
-    if task.format != "bits_per_byte":
-        return render(name, task, files), []
-    rows = held_out_rows(name, task, mixes)
-    check_count(name, task, len(rows))
-    return [], rows[: task.limit]
-
-
-def _prompts(items: list[Item], rows: list[Row]) -> str:
-    return prompts_sha256([[row.source, row.id, row.text] for row in rows]) if rows else items_sha256(items)
-
-
 def _score(job: Job[BenchmarkSpec], work: dict[str, Work]) -> Scores:
     """Load the model and score this job's groups of every task."""
     # torch, transformers and lm-eval are imported here: bad data is reported before their 4 s, and after the pins.
@@ -109,42 +95,61 @@ def _score(job: Job[BenchmarkSpec], work: dict[str, Work]) -> Scores:
     spec, started = job.spec, time.perf_counter()
     model = load_model(_model_folder(job), spec)
     job.facts["load_s"] = time.perf_counter() - started
-    groups = {name: _groups(*found, spec.batch_size) for name, found in work.items()}
-    sizes = {name: _sizes(*found) for name, found in work.items()}
+    groups = {name: found.groups(spec.batch_size) for name, found in work.items()}
+    sizes = {name: found.sizes() for name, found in work.items()}
     chosen = shard_groups(groups, sizes, spec.shards, spec.shard)
     scores, job.facts["task_s"] = Scores(model.max_length, {}), {}
-    for name, (items, rows) in work.items():
+    for name, found in work.items():
         started, before = time.perf_counter(), model.truncated
-        order = [i for group in chosen[name] for i in group]
-        if rows:
-            values = [[value] for group in chosen[name] for value in score_rows(model, [rows[i] for i in group])]
-        else:
-            model.use_bos(FORMATS[spec.tasks[name].format].bos)
-            found = model.score_items([item.requests() for item in items], chosen[name])
-            values = [[value for value, _ in item] for item in found]
-        if not all(math.isfinite(value) for item in values for value in item):
+        scores.tasks[name] = _score_task(model, spec.tasks[name], found, chosen[name])
+        scores.tasks[name].truncated = model.truncated - before
+        if not all(math.isfinite(value) for item in scores.tasks[name].loglikelihoods.values() for value in item):
             raise StageError(f"task {name}: a likelihood isn't finite: the model's weights overflow in {spec.dtype}")
-        scores.tasks[name] = TaskScores(dict(zip(order, values, strict=True)), model.truncated - before)
         job.facts["task_s"][name] = time.perf_counter() - started
     return scores
 
 
-def _groups(items: list[Item], rows: list[Row], size: int) -> list[range]:
-    if rows:
-        return [range(i, min(i + size, len(rows))) for i in range(0, len(rows), size)]
-    return group_items([item.context for item in items], size)
+def _score_task(model: "Model", task: Task, work: Work, groups: list[range]) -> TaskScores:
+    from scripts.benchmark.generate import converse, extract  # imports torch
+
+    order = [i for group in groups for i in group]
+    if work.rows:
+        values = [[value] for group in groups for value in score_rows(model, [work.rows[i] for i in group])]
+    elif work.items:
+        model.use_bos(form_of(task).bos)
+        found = model.score_items([item.requests() for item in work.items], groups)
+        values = [[value for value, _ in item] for item in found]
+    elif task.format == "extraction":
+        values = [list(pair) for pair in extract(model, [work.conversations[i] for i in order])]
+    else:
+        replies = {i: converse(model, work.conversations[i], task.turns, task.max_new_tokens) for i in order}
+        return TaskScores({i: [] for i in order}, replies=replies)
+    return TaskScores(dict(zip(order, values, strict=True)))
 
 
-def _sizes(items: list[Item], rows: list[Row]) -> list[int]:
-    if rows:
-        return [len(row.text.encode()) for row in rows]
-    return [len(item.context.encode()) + sum(len(choice.encode()) for choice in item.choices) for item in items]
+def _result(name: str, task: Task, work: Work, scores: TaskScores) -> TaskResult:
+    values = [scores.loglikelihoods[i] for i in range(len(work))]
+    if work.items:
+        return _item_result(name, work.items, task, values)
+    intervals: dict[str, tuple[float, float]] = {}
+    if work.rows:
+        metrics = bits_per_byte(work.rows, [value for (value,) in values])
+        intervals = bootstrap_intervals(work.rows, [value for (value,) in values])
+    elif task.format == "extraction":
+        metrics = {
+            "extracted": mean_and_error([exact for _, exact in values]),
+            "loglikelihood": mean_and_error([value for value, _ in values]),
+        }
+    else:
+        metrics = measure([scores.replies[i] for i in range(len(work))])
+    samples = [Sample(None, None, value) for value in values]
+    return TaskResult(task.format, "", metrics, None, None, task.note, samples, intervals)
 
 
 def _item_result(name: str, items: list[Item], task: Task, values: list[list[float]]) -> TaskResult:
     from scripts.benchmark.tasks import lm_eval_metrics  # 1 s of imports that a suite of held-out rows doesn't need
 
-    form = FORMATS[task.format]
+    form = form_of(task)
     metrics = lm_eval_metrics(name, items, form, values)
     samples = [Sample(form.pick(ll), item.gold, ll) for ll, item in zip(values, items, strict=True)]
     first = next(iter(metrics.values()))[0]
@@ -152,20 +157,8 @@ def _item_result(name: str, items: list[Item], task: Task, values: list[list[flo
         format=task.format,
         prompts_sha256="",
         metrics=metrics,
-        chance=chance(items),
+        chance=None if task.format == "refusal" else chance(items),
         correct=round(first * len(items)) if form.counted else None,
         note=task.note,
         samples=samples,
-    )
-
-
-def _row_result(rows: list[Row], task: Task, values: list[list[float]]) -> TaskResult:
-    return TaskResult(
-        format=task.format,
-        prompts_sha256="",
-        metrics=bits_per_byte(rows, [value for (value,) in values]),
-        chance=None,
-        correct=None,
-        note=task.note,
-        samples=[Sample(None, None, value) for value in values],
     )

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from scripts.artifact.stage import StageError
+from scripts.benchmark.output import read_generations, write_generations
+from scripts.benchmark.replies import Dialogue
 from scripts.recipe.base import canonical_json
 
 _SCHEMA = pa.schema([("task", pa.string()), ("item", pa.int32()), ("loglikelihoods", pa.list_(pa.float64()))])
@@ -25,6 +27,8 @@ class TaskScores:
     """{item: natural log-likelihood of each request}."""
     truncated: int = 0
     """Requests that lost the left end of their context."""
+    replies: dict[int, Dialogue] = field(default_factory=dict)
+    """{item: generated replies}, of a task that generates."""
 
 
 @dataclass
@@ -74,6 +78,7 @@ def write_shard(out: Path, scores: Scores, prompts: Mapping[str, str]) -> None:
         for item, values in sorted(task.loglikelihoods.items())
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / "samples.parquet", compression="zstd")
+    write_generations(out, {name: task.replies for name, task in scores.tasks.items() if task.replies})
 
 
 def join_shards(folders: Sequence[Path], items: Mapping[str, int], prompts: Mapping[str, str]) -> Scores:
@@ -101,6 +106,8 @@ def join_shards(folders: Sequence[Path], items: Mapping[str, int], prompts: Mapp
             if row["item"] in found:
                 raise StageError(f"{folder}: {row['task']} item {row['item']} was scored by another shard too")
             found[row["item"]] = row["loglikelihoods"]
+        for name, replies in read_generations(folder).items():
+            joined.tasks[name].replies.update(replies)
     if len(lengths) != 1:
         raise StageError(f"shards were scored at {sorted(lengths)} tokens; needs one max_length for all")
     joined.max_length = lengths.pop()

@@ -6,18 +6,38 @@ from pydantic import Field
 
 from scripts.recipe.base import Count, Name, Spec, Strict
 
+MIX_FORMATS = frozenset({"bits_per_byte", "next_turn", "refusal", "generation", "extraction"})
+"""Formats that read the recipe's mixtures instead of a file."""
+
 
 class Task(Strict):
     """One row of a benchmark table."""
 
-    format: Literal["multiple_choice", "truthfulqa_mc1", "truthfulqa_mc2", "bigbench", "agieval", "bits_per_byte"]
+    format: Literal[
+        "multiple_choice",
+        "truthfulqa_mc1",
+        "truthfulqa_mc2",
+        "bigbench",
+        "agieval",
+        "bits_per_byte",
+        "next_turn",
+        "refusal",
+        "generation",
+        "extraction",
+    ]
     """How the file is rendered into frozen prompts, and how it is scored."""
     file: str | None = None
-    """File of the suite's download; none for `bits_per_byte`, which reads the held-out rows of `mixtures`."""
+    """File of the suite's download; none for `bits_per_byte` and the role-play formats, which read the mixtures."""
     limit: Count | None = None
     """Score only the first so many items (in file order)."""
     expect_items: Count | None = None
     """Stop if the rendered file holds another number of items: data drift."""
+    split: Literal["validation", "train"] = "validation"
+    """Rows of the mixtures that `extraction` and `generation` read."""
+    turns: Count = 3
+    """Replies a conversation that `generation` asks for."""
+    max_new_tokens: Count = 128
+    """Where a reply of `generation` is cut off."""
     note: str = ""
     """Known upstream problem, shown as a badge."""
 
@@ -29,7 +49,7 @@ class BenchmarkSpec(Spec):
     suite: Name
     tasks: dict[Name, Task]
     mixtures: list[Name] = []
-    """Mixtures whose held-out rows `bits_per_byte` tasks score."""
+    """Mixtures that tasks of MIX_FORMATS read."""
     max_length: Annotated[int, Field(ge=16)] = 4096
     """Longest context plus continuation, in tokens."""
     batch_size: Count = 8

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from scripts.recipe.base import Spec
-from scripts.recipe.benchmark import BenchmarkSpec
+from scripts.recipe.benchmark import MIX_FORMATS, BenchmarkSpec
 from scripts.recipe.clean import CleanSpec
 from scripts.recipe.create import CreateSpec
 from scripts.recipe.fetch import DownloadSpec
@@ -134,7 +134,7 @@ class Graph:
             suite = self.loaded.suites[suite_name]
             if suite.fetch is not None:
                 self._add("download", suite_name, DownloadSpec(name=suite_name, fetch=suite.fetch), [])
-            held_out = any(task.format == "bits_per_byte" for task in suite.tasks.values())
+            held_out = any(task.format in MIX_FORMATS for task in suite.tasks.values())
             mixtures = list(self.recipe.mixtures) if held_out else []
             for model in settings.models:
                 spec = BenchmarkSpec(model=model, suite=suite_name, tasks=suite.tasks, mixtures=mixtures, **shared)

@@ -18,7 +18,7 @@ from typing import Any
 from tests import benchmark_prompts
 from tests.benchmark_prompts import REAL, Prompts
 
-ITEMS = {"arc": 8, "sat_en": 12, "hellaswag_shaped": 12, "mmlu": 24}
+ITEMS = {"arc": 8, "sat_en": 8, "hellaswag_shaped": 12, "mmlu": 24}
 GPU_ITEMS = {"arc": 200, "sat_en": 206, "hellaswag_shaped": 300, "mmlu": 100}
 SHAPES: dict[str, dict[str, int]] = {
     "small": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 6},
@@ -46,7 +46,7 @@ def write_model(folder: Path, shape: str, dtype: str) -> None:
         model = LlamaForCausalLM(config).to(getattr(torch, dtype))
     for parameter in model.parameters():
         if parameter.dim() > 1:
-            parameter.data.normal_(0, 2 / parameter.shape[1] ** 0.5 if parameter.shape[0] != 32000 else 0.2)
+            parameter.data.normal_(0, 0.05 if parameter.shape[0] == 32000 else parameter.shape[1] ** -0.5)
     model.save_pretrained(folder)
 
 
