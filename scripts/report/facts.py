@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scripts.recipe.report import ReportSpec
+from scripts.report.correlations import ROLE_PLAY, rank_correlations, role_play_rows
 from scripts.report.judge import judge
 from scripts.report.payloads import Merge, Mix, Pack, Payloads, TaskResult, Training
 
@@ -50,6 +51,8 @@ def scorecard(spec: ReportSpec, found: Payloads) -> dict[str, Any]:
         "bits_per_byte": [
             row for result in found.benchmarks.values() for row in _bits(result.model, result.suite, result.tasks)
         ],
+        "role_play": role_play_rows(found.benchmarks),
+        "rank_correlations": rank_correlations(found.benchmarks),
     }
 
 
@@ -157,7 +160,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _rows(model: str, suite: str, tasks: dict[str, TaskResult]) -> list[dict[str, Any]]:
     rows = []
     for task, result in tasks.items():
-        if result.format == BITS:
+        if result.format in ROLE_PLAY:
             continue
         for name, metric in result.metrics.items():
             judged = judge(metric.value, result.items, metric.stderr, metric.chance, result.correct is not None)

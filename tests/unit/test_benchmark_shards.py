@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scripts.artifact.stage import Job, StageError
@@ -80,6 +80,7 @@ def test_shards_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             join_shards(folders, {"a": 5}, prompts)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 50), max_size=12), min_size=1, max_size=4), st.integers(1, 9))
 def test_every_group_belongs_to_exactly_one_shard(sizes: list[list[int]], shards: int) -> None:
     tasks = {str(n): found for n, found in enumerate(sizes)}

@@ -166,6 +166,7 @@ def test_a_tree_holds_every_request_and_nothing_twice(pairs: list[tuple[list[int
         assert [tree.depths[node] for node, _ in wanted] == list(range(request.begin, len(request.tokens)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab", max_size=5), min_size=1, max_size=6))
 def test_common_prefix_is_the_longest(texts: list[str]) -> None:
     size = common_prefix(texts)
@@ -173,6 +174,7 @@ def test_common_prefix_is_the_longest(texts: list[str]) -> None:
     assert any(len(text) == size for text in texts) or len({text[: size + 1] for text in texts}) > 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(["x", "y" * 300 + "1", "y" * 300 + "2", "z" * 400]), max_size=30), st.integers(1, 5))
 def test_groups_cover_all_items_in_order_and_none_is_too_large(texts: list[str], size: int) -> None:
     groups = group_items(texts, size)
