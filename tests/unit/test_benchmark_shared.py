@@ -17,6 +17,7 @@ from scripts.benchmark.model import Model, Pair
 from scripts.benchmark.shared import SharedScorer, check_architecture
 from scripts.benchmark.tree import common_prefix, group_items, grow, make_request, sharable
 from tests import benchmark_prompts
+from tests.bench.bench_scorer import compare
 from tests.benchmark_prompts import REAL
 from tests.unit.benchmark_tiny_model import write_model, write_tokenizer
 
@@ -235,3 +236,11 @@ def test_real_items_get_the_likelihoods_and_picks_of_hflm(task: str, tmp_path: P
         size = len(items.pop(0))
         assert pick([ll for ll, _ in found[:size]]) == pick([ll for ll, _ in expected[:size]])
         found, expected = found[size:], expected[size:]
+
+
+@pytest.mark.slow
+def test_the_gpu_bench_runs_in_small_without_a_gpu() -> None:
+    if not (REAL / "llama2_tokenizer.model").is_file():
+        pytest.skip(f"{REAL} holds no llama2_tokenizer.model; set ATELIER_REAL_DATA")
+    found = compare("toy", "float32", {"mmlu": 2})["mmlu"]
+    assert found["different"] == 0 and found["furthest"] < 1e-4
