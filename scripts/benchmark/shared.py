@@ -171,6 +171,7 @@ class _Plan:
 
     @property
     def width(self) -> int:
+        """Tokens of its longest row: what it adds to a padded pass."""
         return max(len(self.trunk), len(self.tree.tokens))
 
 
