@@ -1,4 +1,4 @@
-"""One suite on one model: render every task first, then load the model once and score task by task."""
+"""One suite on one model, or a shard of it: render every task, load the model once, score; or join shards' scores."""
 
 import math
 import os
@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scripts.artifact.stage import Job, StageError
-from scripts.benchmark.heldout import Row, bits_per_byte, held_out_rows, score_rows
+from scripts.benchmark.heldout import bits_per_byte, bootstrap_intervals, score_rows
 from scripts.benchmark.identity import digests
-from scripts.benchmark.items import Item, chance, chance_variance, items_sha256, prompts_sha256
-from scripts.benchmark.output import Sample, TaskResult, write_results
-from scripts.benchmark.render import check_count, form_of, render
+from scripts.benchmark.items import Item, chance, chance_variance
+from scripts.benchmark.output import Sample, TaskResult, write_generations, write_results
+from scripts.benchmark.replies import mean_and_error, measure
+from scripts.benchmark.shards import Scores, TaskScores, join_shards, shard_groups, write_shard
+from scripts.benchmark.work import Work, form_of, prepare
 from scripts.recipe.benchmark import BenchmarkSpec, Task
 from scripts.recipe.hardware import pin_cpu
 
@@ -33,7 +35,7 @@ _OFFLINE = {
 
 
 def build(job: Job[BenchmarkSpec]) -> None:
-    """Write `results.json` and `samples.parquet` (docs/formats.md) of one model on one suite.
+    """Write `results.json` and `samples.parquet` (docs/formats.md) of one model on one suite, or a shard's scores.
 
     Raises:
         StageError: bad data, a model that can't or mustn't be loaded, or a portable run begun after torch was imported.
@@ -45,29 +47,29 @@ def build(job: Job[BenchmarkSpec]) -> None:
     files = job.of_stage("download")
     mixes = {name: path for name, path in job.of_stage("mix").items() if name in spec.mixtures}
     work = {
-        name: _prepare(name, task, files.get(task.dataset or spec.suite), mixes) for name, task in spec.tasks.items()
+        name: prepare(name, task, files.get(task.dataset or spec.suite), mixes) for name, task in spec.tasks.items()
     }
-    # torch, transformers and lm-eval are imported here: bad data is reported before their 4 s, and after the pins.
-    from scripts.benchmark.model import load_model
-
-    started = time.perf_counter()
-    folder = _model_folder(job)
-    model = load_model(folder, spec)
-    job.facts["load_s"] = time.perf_counter() - started
-    results, seconds, truncated = {}, {}, {}
-    for name, (items, rows) in work.items():
-        started, before, task = time.perf_counter(), model.truncated, spec.tasks[name]
-        result = _score_rows(model, rows, task) if rows else _score(model, name, items, task)
-        seconds[name], truncated[name] = time.perf_counter() - started, model.truncated - before
-        cut = f"{truncated[name]} requests lost the left end of their context at {model.max_length} tokens."
-        results[name] = replace(result, note=f"{task.note} {cut}".strip()) if truncated[name] else result
-        print(f"{name}: {len(result.samples)} items. {cut}")
-    read = {name: path for name, path in files.items() if path != folder}
-    write_results(job.out, spec.model, spec.suite, results, protocol=spec.protocol, digests=digests(folder, read))
-    job.counts["items"] = {name: len(result.samples) for name, result in results.items()}
-    job.counts["truncated_requests"] = truncated
-    job.counts["max_length"] = model.max_length
-    job.facts["task_s"] = seconds
+    prompts = {name: found.prompts_sha256() for name, found in work.items()}
+    if spec.combines:
+        sizes = {name: len(found) for name, found in work.items()}
+        scores = join_shards(list(job.of_stage("benchmark").values()), sizes, prompts)
+    else:
+        scores = _score(job, work)
+    job.counts["truncated_requests"] = {name: task.truncated for name, task in scores.tasks.items()}
+    job.counts["max_length"] = scores.max_length
+    job.counts["items"] = {name: len(task.loglikelihoods) for name, task in scores.tasks.items()}
+    if spec.shard is not None:
+        write_shard(job.out, scores, prompts)
+        return
+    results = {}
+    for name, task in spec.tasks.items():
+        found = scores.tasks[name]
+        cut = f"{found.truncated} requests lost the left end of their context at {scores.max_length} tokens."
+        result = replace(_result(name, task, work[name], found), prompts_sha256=prompts[name])
+        results[name] = replace(result, note=f"{task.note} {cut}".strip()) if found.truncated else result
+        print(f"{name}: {len(found.loglikelihoods)} items. {cut}")
+    write_results(job.out, spec.model, spec.suite, results, protocol=spec.protocol, digests=scores.digests)
+    write_generations(job.out, {name: task.replies for name, task in scores.tasks.items() if task.replies})
 
 
 def _pin(spec: BenchmarkSpec) -> None:
@@ -88,51 +90,89 @@ def _model_folder(job: Job[BenchmarkSpec]) -> Path:
     return folders[0]
 
 
-def _prepare(name: str, task: Task, files: Path | None, mixes: dict[str, Path]) -> tuple[list[Item], list[Row]]:
-    """Return the items or the held-out rows of one task; one of the two is empty."""
-    if task.format != "bits_per_byte":
-        return render(name, task, files), []
-    rows = held_out_rows(name, task, mixes)
-    check_count(name, task, len(rows))
-    return [], rows[: task.limit]
+def _score(job: Job[BenchmarkSpec], work: dict[str, Work]) -> Scores:
+    """Load the model and score this job's groups of every task."""
+    # torch, transformers and lm-eval are imported here: bad data is reported before their 4 s, and after the pins.
+    from scripts.benchmark.model import load_model
+
+    spec, started = job.spec, time.perf_counter()
+    folder = _model_folder(job)
+    model = load_model(folder, spec)
+    job.facts["load_s"] = time.perf_counter() - started
+    groups = {name: found.groups(spec.batch_size) for name, found in work.items()}
+    sizes = {name: found.sizes() for name, found in work.items()}
+    chosen = shard_groups(groups, sizes, spec.shards, spec.shard)
+    data = {name: path for name, path in job.of_stage("download").items() if path != folder}
+    scores, job.facts["task_s"] = Scores(model.max_length, {}, digests(folder, data)), {}
+    for name, found in work.items():
+        started, before = time.perf_counter(), model.truncated
+        scores.tasks[name] = _score_task(model, name, spec.tasks[name], found, chosen[name])
+        scores.tasks[name].truncated = model.truncated - before
+        if not all(math.isfinite(value) for item in scores.tasks[name].loglikelihoods.values() for value in item):
+            raise StageError(f"task {name}: a likelihood isn't finite: the model's weights overflow in {spec.dtype}")
+        job.facts["task_s"][name] = time.perf_counter() - started
+    return scores
 
 
-def _score(model: "Model", name: str, items: list[Item], task: Task) -> TaskResult:
-    from scripts.benchmark.tasks import score_items  # 1 s of imports that a suite of held-out rows doesn't need
+def _score_task(model: "Model", name: str, task: Task, work: Work, groups: list[range]) -> TaskScores:
+    from scripts.benchmark.generate import converse, extract  # imports torch
+
+    order = [i for group in groups for i in group]
+    if work.rows:
+        values = [[value] for group in groups for value in score_rows(model, [work.rows[i] for i in group])]
+    elif work.items:
+        model.use_bos(form_of(name, task).bos)
+        found = model.score_items([item.requests() for item in work.items], groups)
+        values = [[value for value, _ in item] for item in found]
+    elif task.format == "extraction":
+        values = [list(pair) for pair in extract(model, [work.conversations[i] for i in order])]
+    else:
+        replies = {i: converse(model, work.conversations[i], task.turns, task.max_new_tokens) for i in order}
+        return TaskScores({i: [] for i in order}, replies=replies)
+    return TaskScores(dict(zip(order, values, strict=True)))
+
+
+def _result(name: str, task: Task, work: Work, scores: TaskScores) -> TaskResult:
+    values = [scores.loglikelihoods[i] for i in range(len(work))]
+    if work.items:
+        return _item_result(name, work.items, task, values)
+    intervals: dict[str, tuple[float, float]] = {}
+    if work.rows:
+        metrics = bits_per_byte(work.rows, [value for (value,) in values])
+        intervals = bootstrap_intervals(work.rows, [value for (value,) in values])
+    elif task.format == "extraction":
+        metrics = {
+            "extracted": mean_and_error([exact for _, exact in values]),
+            "loglikelihood": mean_and_error([value for value, _ in values]),
+        }
+    else:
+        metrics = measure([scores.replies[i] for i in range(len(work))])
+    samples = [Sample(None, None, value) for value in values]
+    return TaskResult(task.format, "", metrics, None, None, task.note, samples, intervals=intervals)
+
+
+def _item_result(name: str, items: list[Item], task: Task, values: list[list[float]]) -> TaskResult:
+    from scripts.benchmark.tasks import lm_eval_metrics  # 1 s of imports that a suite of held-out rows doesn't need
 
     form = form_of(name, task)
-    scored = score_items(model, name, items, form)
+    graded = lm_eval_metrics(name, items, form, values)
     samples = [
         Sample(form.pick(ll), item.gold, ll, scores)
-        for ll, item, scores in zip(scored.loglikelihoods, items, scored.scores, strict=True)
+        for ll, item, scores in zip(values, items, graded.scores, strict=True)
     ]
-    first = next(iter(scored.metrics.values()))[0]
+    first = next(iter(graded.metrics.values()))[0]
+    guessing = task.format != "refusal"
     return TaskResult(
         format=task.format,
-        prompts_sha256=items_sha256(items),
-        metrics=scored.metrics,
-        chance=chance(items),
+        prompts_sha256="",
+        metrics=graded.metrics,
+        chance=chance(items) if guessing else None,
         correct=round(first * len(items)) if form.counted else None,
         note=task.note,
         samples=samples,
-        chance_variance=chance_variance(items),
+        chance_variance=chance_variance(items) if guessing else None,
         shots=task.shots,
         bos=form.bos,
         upstream_bug=task.upstream_bug,
         group=task.group,
-    )
-
-
-def _score_rows(model: "Model", rows: list[Row], task: Task) -> TaskResult:
-    loglikelihoods = score_rows(model, rows)
-    if not all(map(math.isfinite, loglikelihoods)):
-        raise StageError("a held-out row has no finite likelihood: the model's weights overflow in this dtype")
-    return TaskResult(
-        format=task.format,
-        prompts_sha256=prompts_sha256([[row.source, row.id, row.text] for row in rows]),
-        metrics=bits_per_byte(rows, loglikelihoods),
-        chance=None,
-        correct=None,
-        note=task.note,
-        samples=[Sample(None, None, [value]) for value in loglikelihoods],
     )

@@ -4,11 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from scripts.artifact.stage import StageError
+from scripts.recipe.base import keyed_hash
 from scripts.recipe.benchmark import Task
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ def held_out_rows(name: str, task: Task, mixes: Mapping[str, Path]) -> list[Row]
 
 
 def score_rows(model: "Model", rows: Sequence[Row]) -> list[float]:
-    """Return the natural log-likelihood of each row's text after BOS.
+    """Return the natural log-likelihood of each row's text after BOS; the rows of one call share passes.
 
     A text longer than `max_length` tokens is scored in windows of that many: each sees one token before it, the last
     one is filled up with earlier tokens on its left (lm-eval's rolling likelihood, context_len 1).
@@ -53,11 +55,8 @@ def score_rows(model: "Model", rows: Sequence[Row]) -> list[float]:
     from lm_eval.api.instance import Instance
 
     model.use_bos(False)  # lm-eval puts its prefix token, the tokenizer's BOS, before the first window itself
-    # Longest first: lm-eval batches rolling windows in the given order, padded to the longest of a batch.
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].text.encode()), i))
-    requests = [Instance("loglikelihood_rolling", {}, (rows[i].text,), number) for number, i in enumerate(order)]
-    scores = dict(zip(order, model.loglikelihood_rolling(requests, disable_tqdm=True), strict=True))
-    return [float(scores[i]) for i in range(len(rows))]
+    requests = [Instance("loglikelihood_rolling", {}, (row.text,), number) for number, row in enumerate(rows)]
+    return [float(value) for value in model.loglikelihood_rolling(requests)]
 
 
 def bits_per_byte(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> dict[str, tuple[float, float | None]]:
@@ -66,13 +65,47 @@ def bits_per_byte(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> dict[
     Value: sum of bits over sum of bytes. Standard error of that ratio, with conversations as the sampling unit
     (linearised): sqrt(n / (n - 1) * sum((bits_i - value * bytes_i)^2)) / sum(bytes); None for a single row.
     """
+    return {
+        name: _ratio([rows[i] for i in members], [loglikelihoods[i] for i in members])
+        for name, members in _by_source(rows).items()
+    }
+
+
+def bootstrap_intervals(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """Return {metric: (low, high)}: the middle 95 % of 1,000 Poisson bootstraps over conversations.
+
+    Each conversation has its own stream of weights, keyed by source and id: adding one changes no other's weights,
+    and all models are resampled alike. Unlike the standard error the interval may be lopsided.
+    """
+    sizes = [len(row.text.encode()) for row in rows]
+    weights = [_poisson(keyed_hash("bootstrap", row.source, row.id)) for row in rows]
+    found = {}
+    for name, members in _by_source(rows).items():
+        bits, total = np.zeros(_DRAWS), np.zeros(_DRAWS)
+        for i in members:  # one after another: a matrix product's last bits depend on the processor
+            bits += weights[i] * (-loglikelihoods[i] / math.log(2))
+            total += weights[i] * sizes[i]
+        draws = np.sort(bits[total > 0] / total[total > 0])
+        if len(members) > 1:
+            found[name] = float(draws[len(draws) // 40]), float(draws[-1 - len(draws) // 40])
+    return found
+
+
+_DRAWS = 1000
+
+
+def _poisson(key: int) -> "np.ndarray[Any, Any]":
+    """Return Poisson(1) weights from raw 64-bit draws: unlike numpy's own `poisson`, the stream is fixed for good."""
+    steps = np.cumsum([math.exp(-1) / math.factorial(k) for k in range(12)])
+    uniform = (np.random.Philox(key=key).random_raw(_DRAWS) >> np.uint64(11)) / 2.0**53
+    return np.searchsorted(steps, uniform, side="right").astype(np.float64)
+
+
+def _by_source(rows: Sequence[Row]) -> dict[str, list[int]]:
     groups = {"bits_per_byte": list(range(len(rows)))}
     for index, row in enumerate(rows):
         groups.setdefault(f"bits_per_byte/{row.source}", []).append(index)
-    return {
-        name: _ratio([rows[i] for i in members], [loglikelihoods[i] for i in members])
-        for name, members in groups.items()
-    }
+    return groups
 
 
 def _ratio(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> tuple[float, float | None]:

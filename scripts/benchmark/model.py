@@ -1,25 +1,38 @@
-"""The model, as lm-eval's `HFLM`: one device, fixed batch size, fixed precision, no cache between runs."""
+"""The model as an lm-eval class: its tokens, shared contexts, fixed batches and precision, no cache between runs."""
 
 import logging
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from scripts.artifact.stage import StageError
 from scripts.benchmark.folder import check_model_folder
+from scripts.benchmark.shared import NOTHING, Prefix, Score, SharedScorer, check_architecture
+from scripts.benchmark.tree import Request, group_items, make_request, safe_prefix
 from scripts.recipe.benchmark import BenchmarkSpec
 
-Request = tuple[tuple[str, str], list[int], list[int]]
-"""(texts, context tokens, continuation tokens)."""
+Pair = tuple[str, str]
+"""(context, continuation)."""
 
 
 class Model(HFLM):  # type: ignore[misc]  # lm-eval has no type marker
-    """HFLM that refuses what it would only assert, and counts inputs that lose their left end."""
+    """HFLM that computes each context once (`shared.py`), and refuses what HFLM would only assert.
+
+    A score's bits depend on the item's group of at most `batch_size` neighbours, which the task's texts decide
+    (`tree.group_items`), and on the task's first and last text: never on the order of calls, shards or ranks.
+    """
 
     truncated = 0
     """Requests so far whose context was cut on the left to fit `max_length`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.scorer = SharedScorer(self.model, self.device)
 
     def use_bos(self, bos: bool) -> None:
         """Choose whether contexts begin with BOS from now on.
@@ -36,22 +49,97 @@ class Model(HFLM):  # type: ignore[misc]  # lm-eval has no type marker
                 "set add_bos_token and add_eos_token right in tokenizer_config.json"
             )
 
-    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        """As HFLM's, without progress bars, which would fill a log file."""
-        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[Score]:
+        """Return (log-likelihood, is greedy) of every request; neighbours of one document share their context."""
+        scores: list[Score] = []
+        for _, task in groupby(requests, key=lambda r: r.task_name):
+            items = [[r.args for r in item] for _, item in groupby(task, key=lambda r: r.doc_id)]
+            for item in self.score_items(items):
+                scores += item
         return scores
 
-    def _loglikelihood_tokens(self, requests: list[Request], **kwargs: Any) -> list[tuple[float, bool]]:
-        for texts, context, continuation in requests:
+    def score_items(self, items: Sequence[Sequence[Pair]], groups: Iterable[range] | None = None) -> list[list[Score]]:
+        """Return the scores of the items of one task, or of some of its groups.
+
+        Args:
+            items: for each item its requests.
+            groups: indices of the items to score; without it all, in the groups that `group_items` makes.
+
+        Raises:
+            StageError: a continuation without tokens, or of more than `max_length`.
+        """
+        contexts = [item[0][0] for item in items]
+        chosen = group_items(contexts, self.batch_size) if groups is None else groups
+        head = NOTHING
+        if len(items) > 1:
+            # Two texts stand for all: every shard of a task finds the same prefix without encoding the other items.
+            first, last = min(contexts), max(contexts)
+            head = self._head(safe_prefix(self._encode(first), self._encode(last)))
+        return [scores for group in chosen for scores in self._score_group([items[i] for i in group], head)]
+
+    def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = True) -> list[float]:
+        """Return the log-likelihood of whole texts, in windows of `max_length` tokens as HFLM cuts them."""
+        totals = []
+        for begin in range(0, len(requests), self.batch_size):
+            windows = [self._windows(request.args[0]) for request in requests[begin : begin + self.batch_size]]
+            scores = iter(self.scorer.score([[window] for text in windows for window in text]))
+            totals += [sum(next(scores)[0][0] for _ in text) for text in windows]
+        return totals
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], disable_tqdm: bool = True, **_: Any
+    ) -> list[Score]:
+        """lm-eval's own entry for tokens; neighbours of one context are one item."""
+        scores: list[Score] = []
+        for _, item in groupby(requests, key=lambda r: r[1]):
+            units = self._requests([(texts or ("", ""), context, target) for texts, context, target in item])
+            scores += [score for unit in units for score in self.scorer.score([unit])[0]]
+        return scores
+
+    def _windows(self, text: str) -> list[Request]:
+        windows = get_rolling_token_windows(
+            token_list=self.tok_encode(text),
+            prefix_token=self.prefix_token_id,
+            max_seq_len=self.max_length,
+            context_len=1,
+        )
+        pairs = [make_disjoint_window(window) for window in windows]
+        return [make_request(context, continuation, self.max_length) for context, continuation in pairs]
+
+    def _head(self, tokens: tuple[int, ...]) -> Prefix:
+        return self.scorer.prefix(tokens) if len(tokens) < self.max_length else NOTHING
+
+    def _encode(self, context: str) -> tuple[int, ...]:
+        """Return a context's tokens as `_encode_pair` gives them: spaces at its end belong to the continuation."""
+        return tuple(self.tok_encode(context.rstrip())) if context.rstrip() else ()
+
+    def _score_group(self, items: Sequence[Sequence[Pair]], head: Prefix) -> list[list[Score]]:
+        units = [self._requests([self._encoded(*pair) for pair in item]) for item in items]
+        scores = iter(self.scorer.score([unit for item in units for unit in item], head))
+        return [[score for _ in item for score in next(scores)] for item in units]
+
+    def _encoded(self, context: str, continuation: str) -> tuple[Pair, list[int], list[int]]:
+        """Tokenise as lm-eval's `TemplateLM.loglikelihood`: an empty context is BOS, spaces move to the right."""
+        if context:
+            return (context, continuation), *self._encode_pair(context, continuation)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        if tokens[:1] == [self.prefix_token_id]:
+            return (context, continuation), tokens[:1], tokens[1:]
+        return (context, continuation), [self.prefix_token_id], tokens
+
+    def _requests(self, encoded: Sequence[tuple[Pair, list[int], list[int]]]) -> list[list[Request]]:
+        """Return an item's requests as one unit; if one of them loses its left end, each is a unit of its own."""
+        requests, cut = [], 0
+        for texts, context, continuation in encoded:
             if not continuation or len(continuation) > self.max_length:
                 raise StageError(
                     f"a continuation has {len(continuation)} tokens; allowed are 1 to max_length = {self.max_length}: "
                     f"{texts!r:.300}; raise benchmark.max_length or limit the task"
                 )
-            self.truncated += len(context) + len(continuation) > self.max_length + 1
-        kwargs["disable_tqdm"] = True
-        scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, **kwargs)
-        return scores
+            cut += len(context) + len(continuation) > self.max_length + 1
+            requests.append(make_request(context, continuation, self.max_length))
+        self.truncated += cut
+        return [[request] for request in requests] if cut else [requests]
 
 
 def load_model(folder: Path, spec: BenchmarkSpec) -> Model:
@@ -73,6 +161,7 @@ def load_model(folder: Path, spec: BenchmarkSpec) -> Model:
     else:
         torch.use_deterministic_algorithms(True, warn_only=True)
     positions = config.get("max_position_embeddings")
+    longest = min(spec.max_length, positions) if isinstance(positions, int) else spec.max_length
     try:
         model = Model(
             pretrained=str(folder),
@@ -81,11 +170,12 @@ def load_model(folder: Path, spec: BenchmarkSpec) -> Model:
             dtype=spec.dtype,
             softmax_dtype="float32",
             batch_size=spec.batch_size,
-            max_length=min(spec.max_length, positions) if isinstance(positions, int) else spec.max_length,
+            max_length=longest,
             add_bos_token=True,
             trust_remote_code=False,
             use_safetensors=True,
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise StageError(f"{folder}: transformers can't load this model: {error}") from error
+    check_architecture(model.model, model.scorer, longest)
     return model

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scripts.benchmark.replies import Dialogue, Reply
 from scripts.recipe.base import check_canonical
 
 _SCHEMA = pa.schema(
@@ -21,6 +22,10 @@ _SCHEMA = pa.schema(
         # In the order of the task's metrics in results.json (sorted by name); empty for held-out rows.
         ("scores", pa.list_(pa.float64())),
     ]
+)
+_REPLY = pa.struct([("text", pa.string()), ("end", pa.string())])
+_GENERATIONS = pa.schema(
+    [("task", pa.string()), ("item", pa.int32()), ("context", pa.string()), ("replies", pa.list_(_REPLY))]
 )
 
 
@@ -56,6 +61,8 @@ class TaskResult:
     """Whether contexts begin with BOS."""
     upstream_bug: str = ""
     group: str | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """{metric: (low, high)}: 95 % intervals of those metrics that have an own one."""
 
     def as_json(self) -> dict[str, object]:
         """Return the task's entry of results.json."""
@@ -64,7 +71,7 @@ class TaskResult:
             "items": len(self.samples),
             "prompts_sha256": self.prompts_sha256,
             "metrics": {
-                name: {"value": value, "stderr": stderr, "chance": self.chance}
+                name: {"value": value, "stderr": stderr, "chance": self.chance, **self._interval(name)}
                 for name, (value, stderr) in self.metrics.items()
             },
             "chance_variance": self.chance_variance,
@@ -74,6 +81,9 @@ class TaskResult:
             "upstream_bug": self.upstream_bug,
             "note": self.note,
         }
+
+    def _interval(self, name: str) -> dict[str, float]:
+        return dict(zip(("low", "high"), self.intervals.get(name, ()), strict=False))
 
 
 def groups_of(tasks: Mapping[str, TaskResult]) -> dict[str, dict[str, object]]:
@@ -152,3 +162,30 @@ def write_results(
         for i, s in enumerate(task.samples)
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / "samples.parquet", compression="zstd")
+
+
+def write_generations(out: Path, tasks: Mapping[str, Mapping[int, Dialogue]]) -> None:
+    """Write `generations.parquet` below `out`, if any task has generated something."""
+    rows = [
+        {
+            "task": name,
+            "item": item,
+            "context": dialogue.context,
+            "replies": [{"text": reply.text, "end": reply.end} for reply in dialogue.replies],
+        }
+        for name, found in sorted(tasks.items())
+        for item, dialogue in sorted(found.items())
+    ]
+    if rows:
+        table = pa.Table.from_pylist(rows, schema=_GENERATIONS)
+        pq.write_table(table, out / "generations.parquet", compression="zstd")
+
+
+def read_generations(folder: Path) -> dict[str, dict[int, Dialogue]]:
+    """Return what `write_generations` wrote: {task: {item: replies}}."""
+    path = folder / "generations.parquet"
+    found: dict[str, dict[int, Dialogue]] = {}
+    for row in pq.read_table(path).to_pylist() if path.is_file() else []:
+        replies = tuple(Reply(reply["text"], reply["end"]) for reply in row["replies"])
+        found.setdefault(row["task"], {})[row["item"]] = Dialogue(row["context"], replies)
+    return found

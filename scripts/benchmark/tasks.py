@@ -5,48 +5,69 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from datasets import Dataset
+from lm_eval.api.model import LM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.evaluator import evaluate
 
 from scripts.artifact.stage import StageError
 from scripts.benchmark.items import Item
-from scripts.benchmark.model import Model
 from scripts.benchmark.render import Format
 
 
 @dataclass(frozen=True)
-class Scored:
+class Graded:
     """What came out for one task."""
 
     metrics: dict[str, tuple[float, float | None]]
     """{our metric: (value, standard error)}."""
-    loglikelihoods: list[list[float]]
-    """Natural log-likelihood of each choice of each item, in order."""
     scores: list[dict[str, float]]
     """{our metric: score} of each item; a metric's value is their mean."""
 
 
-def score_items(model: Model, name: str, items: Sequence[Item], form: Format) -> Scored:
-    """Score one task alone, so that no other task of the suite shares, and changes, its batches.
+class Replay(LM):  # type: ignore[misc]  # lm-eval has no type marker
+    """A model that has answered already: lm-eval asks it, and gets the likelihoods that shards or one job found."""
+
+    def __init__(self, name: str, requests: Sequence[tuple[str, str]], loglikelihoods: Sequence[float]) -> None:
+        super().__init__()
+        self.name, self.requests, self.loglikelihoods = name, requests, loglikelihoods
+
+    def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        """Return the known likelihoods; StageError if lm-eval asks for other prompts than the frozen ones."""
+        if [tuple(request.args) for request in requests] != list(self.requests):
+            raise StageError(
+                f"task {self.name}: lm-eval changed the frozen prompts; this lm-eval version can't be used"
+            )
+        return [(value, False) for value in self.loglikelihoods]
+
+    def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+        """Never asked: the tasks are multiple choice."""
+        raise StageError(f"task {self.name}: lm-eval asked for a rolling likelihood; this version can't be used")
+
+    def generate_until(self, requests: list[Any]) -> list[str]:
+        """Never asked: the tasks are multiple choice."""
+        raise StageError(f"task {self.name}: lm-eval asked for text; this version can't be used")
+
+
+def lm_eval_metrics(
+    name: str, items: Sequence[Item], form: Format, loglikelihoods: Sequence[Sequence[float]]
+) -> Graded:
+    """Return a task's metrics and scores as lm-eval computes them from the likelihood of each choice of each item.
 
     Raises:
-        StageError: lm-eval sent other prompts than the frozen ones.
+        StageError: lm-eval asked for other prompts than the frozen ones.
     """
-    model.use_bos(form.bos)
     task = ConfigurableTask(config=_config(name, items, form))
+    requests = [request for item in items for request in item.requests()]
+    replay = Replay(name, requests, [value for values in loglikelihoods for value in values])
     output: Any = evaluate(
-        model, {"tasks": {name: task}, "groups": {}, "group_map": {}}, cache_requests=False, log_samples=True
+        replay, {"tasks": {name: task}, "groups": {}, "group_map": {}}, cache_requests=False, log_samples=True
     )
-    samples = sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
-    if [[tuple(pair) for pair in s["arguments"]] for s in samples] != [item.requests() for item in items]:
-        raise StageError(f"task {name}: lm-eval changed the frozen prompts; this lm-eval version can't be used")
-    results = output["results"][name]
-    return Scored(
+    results, samples = output["results"][name], sorted(output["samples"][name], key=lambda sample: sample["doc_id"])
+    return Graded(
         {
             ours: (float(results[f"{theirs},none"]), _number(results[f"{theirs}_stderr,none"]))
             for ours, theirs in form.metrics.items()
         },
-        [[float(loglikelihood) for loglikelihood, _ in sample["filtered_resps"]] for sample in samples],
         [{ours: float(sample[theirs]) for ours, theirs in form.metrics.items()} for sample in samples],
     )
 

@@ -7,6 +7,9 @@ from pydantic import Field, model_validator
 from scripts.recipe.base import Count, Name, Spec, Strict
 from scripts.recipe.fetch import Fetch, RelativePath
 
+MIX_FORMATS = frozenset({"bits_per_byte", "next_turn", "refusal", "generation", "extraction"})
+"""Formats that read the recipe's mixtures instead of a file."""
+
 
 class Task(Strict):
     """One row of a benchmark table."""
@@ -30,13 +33,18 @@ class Task(Strict):
         "lm_eval_mc1",
         "lm_eval_mc2",
         "bits_per_byte",
+        "next_turn",
+        "refusal",
+        "generation",
+        "extraction",
     ]
     """How the file is rendered into frozen prompts, and how it is scored. `lm_eval`, `lm_eval_mc1` and `lm_eval_mc2`
     leave the prompts to a task of the installed lm-eval; see docs/benchmarks.md."""
     dataset: Name | None = None
     """Data set of `config/datasets/` that holds the files; without it the suite's own `fetch` does."""
     file: str | None = None
-    """File of the data; none for `bits_per_byte`, which reads the held-out rows of `mixtures`, and for `lm_eval`."""
+    """File of the data; none for `lm_eval`, `bits_per_byte` and the role-play formats,
+    which read the mixtures."""
     shots: Annotated[int, Field(ge=0)] = 0
     """Solved examples before each question."""
     shots_file: str | None = None
@@ -53,6 +61,12 @@ class Task(Strict):
     """Score only the first so many items (in the order of the protocol: the file's, or the old harness' shuffle)."""
     expect_items: Count | None = None
     """Stop if the rendered file holds another number of items: data drift."""
+    split: Literal["validation", "train"] = "validation"
+    """Rows of the mixtures that `extraction` and `generation` read."""
+    turns: Count = 3
+    """Replies a conversation that `generation` asks for."""
+    max_new_tokens: Count = 128
+    """Where a reply of `generation` is cut off."""
     note: str = ""
     """What a reader of the row should know."""
     upstream_bug: str = ""
@@ -85,19 +99,28 @@ class DataSet(Strict):
 
 
 class BenchmarkSpec(Spec):
-    """One suite on one model. Inputs: the model, the suite's download if any, the held-out mixtures."""
+    """One suite on one model. Inputs: the model (or the shards), the suite's download if any, held-out mixtures."""
 
     model: Name
     suite: Name
     protocol: str = ""
     tasks: dict[Name, Task]
     mixtures: list[Name] = []
-    """Mixtures whose held-out rows `bits_per_byte` tasks score."""
+    """Mixtures that tasks of MIX_FORMATS read."""
     max_length: Annotated[int, Field(ge=16)] = 4096
     """Longest context plus continuation, in tokens."""
     batch_size: Count = 8
-    """Fixed: never chosen from free memory, since it changes the last bits."""
+    """Most items computed together. Fixed: never chosen from free memory, since it changes the last bits."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     device: Literal["cpu", "cuda"] = "cuda"
     portable_cpu: bool = False
     """Pin the CPU code paths, as in training."""
+    shards: Count = 1
+    """Into how many jobs the suite is cut; results don't depend on it."""
+    shard: Annotated[int, Field(ge=0)] | None = None
+    """Which of them this job is, from 0; None for the whole suite, or for the job that joins the shards."""
+
+    @property
+    def combines(self) -> bool:
+        """Whether this job joins shards: it needs no model and no GPU."""
+        return self.shards > 1 and self.shard is None

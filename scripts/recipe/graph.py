@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from scripts.recipe.base import Spec
-from scripts.recipe.benchmark import BenchmarkSpec
+from scripts.recipe.benchmark import MIX_FORMATS, BenchmarkSpec
 from scripts.recipe.clean import CleanSpec
 from scripts.recipe.create import CreateSpec
 from scripts.recipe.fetch import DownloadSpec
@@ -170,7 +170,7 @@ class Graph:
             names = list(dict.fromkeys(task.dataset for task in suite.tasks.values() if task.dataset))
             for name in names:
                 self._add("download", name, DownloadSpec(name=name, fetch=self.loaded.datasets[name].fetch), [])
-            held_out = any(task.format == "bits_per_byte" for task in suite.tasks.values())
+            held_out = any(task.format in MIX_FORMATS for task in suite.tasks.values())
             mixtures = list(self.recipe.mixtures) if held_out else []
             for model in settings.models:
                 spec = BenchmarkSpec(
@@ -182,12 +182,23 @@ class Graph:
                     **shared,
                 )
                 data = [("download", name) for name in ([suite_name] if suite.fetch is not None else []) + names]
-                inputs = [self.model_artifact(model), *data, *(("mix", m) for m in mixtures)]
+                data += [("mix", m) for m in mixtures]
+                inputs = [self.model_artifact(model), *data]
+                if spec.combines:
+                    inputs = [*self._shards(spec, inputs), *data]
                 self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
+
+    def _shards(self, spec: BenchmarkSpec, inputs: list[Artifact]) -> list[Artifact]:
+        """Add the jobs of a suite's shards, and return their artifacts: `model/suite.1of4` and so on."""
+        names = [f"{spec.model}/{spec.suite}.{k + 1}of{spec.shards}" for k in range(spec.shards)]
+        for shard, name in enumerate(names):
+            self._add("benchmark", name, spec.model_copy(update={"shard": shard}), inputs)
+        return [("benchmark", name) for name in names]
 
     def _report(self) -> None:
         shown = ("clean", "mix", "create", "pack", "train", "merge", "benchmark")
-        inputs = [(job.stage, job.name) for stage in shown for job in self.of_stage(stage)]
+        whole = [job for stage in shown for job in self.of_stage(stage) if getattr(job.spec, "shard", None) is None]
+        inputs = [(job.stage, job.name) for job in whole]
         facts = {
             name: SourceFacts(**source.model_dump(include=set(SourceFacts.model_fields)))
             for name, source in self.loaded.sources.items()

@@ -150,13 +150,15 @@ class Benchmarks(Strict):
     max_length: Annotated[int, Field(ge=16)] = 4096
     """Longest context plus continuation, in tokens."""
     batch_size: Count = 8
-    """Fixed: never chosen from free memory, since it changes the last bits."""
+    """Most items computed together. Fixed: never chosen from free memory, since it changes the last bits."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """Type in which the model computes."""
     device: Literal["cpu", "cuda"] = "cuda"
     """Where it computes."""
     portable_cpu: bool = False
     """Pin the CPU code paths, as in training."""
+    shards: Count = 1
+    """Jobs a suite and model, each with its own checkpoint and GPU; the results are the same bytes for any number."""
 
 
 class Recipe(Strict):

@@ -22,7 +22,7 @@ def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[st
         needs.update(mem_mb=2 * _SMALL_MB)
     if isinstance(job.spec, TrainSpec):
         needs.update(_training(job.spec))
-    if isinstance(job.spec, BenchmarkSpec) and job.spec.device == "cuda":
+    if isinstance(job.spec, BenchmarkSpec) and job.spec.device == "cuda" and not job.spec.combines:
         # One GPU holds a 13B model in 16 bits (26 GB) with its activations; the host loads it shard by shard.
         needs.update(threads=4, mem_mb=64_000, runtime=12 * _HOUR, gpu=1)
     # A GPU job fills its node already and resumes where it was stopped: more of anything would only not be granted.

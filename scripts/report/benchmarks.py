@@ -7,6 +7,7 @@ from typing import Any
 from scripts.recipe.published import Figure, PublishedTable, PublishedTask, consistent_counts
 from scripts.recipe.report import ReportSpec
 from scripts.report.compare import compare
+from scripts.report.correlations import ROLE_PLAY
 from scripts.report.judge import Z95, judge, z_of_count
 from scripts.report.payloads import Benchmark, Metric, Payloads, TaskResult
 
@@ -19,7 +20,7 @@ def benchmark_rows(spec: ReportSpec, found: Payloads) -> list[dict[str, Any]]:
     for result in found.benchmarks.values():
         members = {task for group in result.groups.values() for task in group.tasks}
         for name, task in result.tasks.items():
-            if task.format != BITS and name not in members:
+            if task.format not in ROLE_PLAY and name not in members:
                 rows += [_row(spec, result, name, task, metric) for metric in task.metrics]
         for name, group in result.groups.items():
             first = result.tasks[group.tasks[0]]

@@ -12,6 +12,7 @@ from scripts.report.benchmarks import (
     benchmark_pairs,
     benchmark_rows,
 )
+from scripts.report.correlations import rank_correlations, role_play_rows
 from scripts.report.payloads import Merge, Mix, Pack, Payloads, TaskResult, Training
 
 FORMAT = 1
@@ -58,6 +59,8 @@ def scorecard(spec: ReportSpec, found: Payloads) -> dict[str, Any]:
         "bits_per_byte": [
             row for result in found.benchmarks.values() for row in _bits(result.model, result.suite, result.tasks)
         ],
+        "role_play": role_play_rows(found.benchmarks),
+        "rank_correlations": rank_correlations(found.benchmarks),
     }
 
 
