@@ -18,7 +18,7 @@ from scripts.artifact.stage import StageError
 from scripts.benchmark.formats import questions, truthfulqa
 from scripts.benchmark.items import Item, chance_variance, items_sha256
 from scripts.benchmark.output import Sample, TaskResult, groups_of
-from scripts.benchmark.render import form_of, render
+from scripts.benchmark.render import Format, form_of, render
 from scripts.benchmark.shots import historical_shots, with_shots
 from scripts.recipe.benchmark import BenchmarkSpec, Task
 from scripts.recipe.models import Suite
@@ -332,18 +332,27 @@ def test_lm_evals_winogrande_and_mc2_are_frozen_alike(tmp_path: Path) -> None:
     assert item.labels == (1.0, 0.0, 1.0) and item.context == truthfulqa.preamble() + "Q: What colour?\nA:"
 
 
+def scored(model: Any, name: str, items: list[Item], form: Format) -> tuple[list[list[float]], Any]:
+    """Return the likelihoods of a task's items, and what lm-eval makes of them, as the stage does."""
+    from scripts.benchmark.tasks import lm_eval_metrics
+
+    model.use_bos(form.bos)
+    values = [[value for value, _ in item] for item in model.score_items([item.requests() for item in items])]
+    return values, lm_eval_metrics(name, items, form, values)
+
+
 def test_frozen_native_items_score_as_lm_eval_scores_its_own_task(tmp_path: Path) -> None:
     from lm_eval.evaluator import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     from scripts.benchmark.model import load_model
-    from scripts.benchmark.tasks import score_items
 
     folder, model_folder = hub_folder(tmp_path / "ai2-arc"), write_model(tmp_path / "model")
     task = Task(format="lm_eval", lm_eval="arc/arc_challenge.yaml", dataset="ai2-arc", shots=2)
     spec = BenchmarkSpec(model="m", suite="s", tasks={"arc": task}, device="cpu", dtype="float32", batch_size=4)
-    ours = score_items(load_model(model_folder, spec), "arc", render("arc", task, folder), form_of("arc", task))
+    items = render("arc", task, folder)
+    values, ours = scored(load_model(model_folder, spec), "arc", items, form_of("arc", task))
 
     stock = Path(str(find_spec("lm_eval").submodule_search_locations[0])) / "tasks" / "arc" / "arc_challenge.yaml"  # type: ignore[union-attr,index]
     index = tmp_path / "index"
@@ -359,14 +368,13 @@ def test_frozen_native_items_score_as_lm_eval_scores_its_own_task(tmp_path: Path
         assert ours.metrics[metric][0] == theirs["results"]["stock"][f"{metric},none"]
     samples = sorted(theirs["samples"]["stock"], key=lambda sample: sample["doc_id"])
     expected = [[ll for ll, _ in sample["filtered_resps"]] for sample in samples]
-    for found, wanted in zip(ours.loglikelihoods, expected, strict=True):
+    for found, wanted in zip(values, expected, strict=True):
         assert found == pytest.approx(wanted, abs=1e-4)
     assert [s["acc_norm"] for s in ours.scores] == [s["acc_norm"] for s in samples]
 
 
 def test_winogrande_is_scored_by_the_rest_of_the_sentence(tmp_path: Path) -> None:
     from scripts.benchmark.model import load_model
-    from scripts.benchmark.tasks import score_items
 
     rows = [
         {"sentence": f"Pip saw Mira {i} times, for _ waved.", "option1": "Pip", "option2": "Mira", "answer": "1"}
@@ -375,10 +383,9 @@ def test_winogrande_is_scored_by_the_rest_of_the_sentence(tmp_path: Path) -> Non
     jsonl(tmp_path / "w.jsonl", *rows)
     task = Task(format="winogrande", file="w.jsonl")
     spec = BenchmarkSpec(model="m", suite="s", tasks={"w": task}, device="cpu", dtype="float32", batch_size=4)
-    found = score_items(
-        load_model(write_model(tmp_path / "model"), spec), "w", render("w", task, tmp_path), form_of("w", task)
-    )
-    right = [float(ll[0] >= ll[1]) for ll in found.loglikelihoods]
+    model = load_model(write_model(tmp_path / "model"), spec)
+    values, found = scored(model, "w", render("w", task, tmp_path), form_of("w", task))
+    right = [float(ll[0] >= ll[1]) for ll in values]
     assert [s["acc"] for s in found.scores] == right and list(found.metrics) == ["acc"]
     assert found.metrics["acc"][0] == pytest.approx(sum(right) / 3)
 
