@@ -1,10 +1,10 @@
 """Speed of the merge beside the floor of the same machine in the same run.
 
 `python -m tests.bench.bench_merge [GB] [--rounds N]`: two random bf16 models of GB each (default 0.5). Every contender
-runs once a round, in turns; its best round counts. A first run of the floor is thrown away: it warms the page cache, and
-on a virtual machine memory that its host has never backed is written ten times slower. TMPDIR=/dev/shm (where 3 x GB
-fit) takes the disk out of the comparison. Nobody flushes to the disk here: mergekit never does, and ours does it when
-the artifact is published. MERGEKIT_PYTHON may name the Python of an environment that holds mergekit, for a peer.
+runs once a round, in turns; its best round counts. A first run of the floor is thrown away: it warms the page cache,
+and on a virtual machine memory that its host has never backed is written ten times slower. TMPDIR=/dev/shm (where 3 x
+GB fit) takes the disk out of the comparison. Nobody flushes to the disk here: mergekit never does, and ours does it
+when the artifact is published. MERGEKIT_PYTHON may name the Python of an environment that holds mergekit, for a peer.
 """
 
 import argparse
