@@ -16,7 +16,7 @@ from scripts.recipe.merge import MergeSpec
 
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+?)(?:\.weight)?$")
 _FORMULA = {
-    "gradient": "`(1 - r) * first + r * second`, r by the index of the tensor among those that its filter takes",
+    "gradient": "`(1 - r) * first + r * second`, r along the tensors of a filter",
     "linear": "`(1 - r) * first + r * second`, r by layer",
     "slerp": "spherical interpolation at r, r by layer",
 }
@@ -115,8 +115,10 @@ def _norm(norms: Sequence[float | None]) -> str:
 def _lineage(spec: MergeSpec, inputs: Mapping[str, Path]) -> list[str]:
     """Return the steps before the merge, those without a predecessor first; the two inputs with their digests."""
     rows = ["| artifact | made from | digest |", "|---|---|---|"]
-    steps = {**{name: [] for name in inputs}, **spec.lineage}
-    for name, parents in steps.items():
+    waiting = {**{name: [] for name in inputs}, **spec.lineage}
+    while waiting:
+        name = next((n for n, parents in waiting.items() if not {*parents} & {*waiting}), next(iter(waiting)))
+        parents = waiting.pop(name)
         digest = value_of(inputs[name]) if name in inputs and (inputs[name] / SUMS).is_file() else ""
         rows.append(f"| {text(name)} | {text(', '.join(parents))} | {digest} |")
     return rows

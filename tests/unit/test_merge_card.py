@@ -124,9 +124,8 @@ def test_the_card_names_bases_digests_and_lineage(tmp_path: Path) -> None:
     stale = published(results / "clean" / "s")
     ours = published(results / "train" / "first", ("pack/first", pack), ("clean/s", "1" * 64))
     theirs = published(results / "download" / "second")
-    made = toys.job(
-        tmp_path, Path(), Path(), hub={"second": "Somebody/Second"}, lineage={"train/first": ["pack/first"]}
-    )
+    lineage = {"train/first": ["pack/first"], "pack/first": ["mix/m"], "mix/m": [], "download/second": []}
+    made = toys.job(tmp_path, Path(), Path(), hub={"second": "Somebody/Second"}, lineage=lineage)
     made.inputs = {"train/first": results / "train" / "first", "download/second": results / "download" / "second"}
     toys.build(made)
     card = (made.out / "README.md").read_text()
@@ -139,6 +138,7 @@ def test_the_card_names_bases_digests_and_lineage(tmp_path: Path) -> None:
     }
     assert f"| train/first | pack/first | {ours} |" in card
     assert f"| download/second |  | {theirs} |" in card
+    assert card.index("| mix/m |") < card.index("| pack/first | mix/m |") < card.index("| train/first |")
     assert r"| self\_attn.q\_proj | 3 | 0.20000 | 0.63636 |" in card
     # What lies further back is not fixed by this merge's key, so it stands in the record and not in the payload.
     assert mix not in card
