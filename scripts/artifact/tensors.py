@@ -90,16 +90,27 @@ def model_files(folder: Path) -> list[Path]:
         if not single.is_file():
             raise ArtifactError(f"{folder}: holds no model.safetensors and no index")
         return [single]
+    names = weight_map_files(index.read_text(encoding="utf-8", errors="replace"), index)
+    for name in names:
+        if not (folder / name).is_file():
+            raise ArtifactError(f"{index}: names {name}, which is missing")
+    return [folder / name for name in names]
+
+
+def weight_map_files(text: str, index: Path) -> list[str]:
+    """Return the weight files that the text of an index names, sorted.
+
+    Raises:
+        ArtifactError: unreadable, or a path where only the name of a file beside the index is allowed.
+    """
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads(text)["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{index}: unreadable index ({error})") from None
     for name in names:
         if not isinstance(name, str) or not _BASENAME.match(name):
             raise ArtifactError(f"{index}: weight_map names {name!r}; only plain *.safetensors file names are allowed")
-        if not (folder / name).is_file():
-            raise ArtifactError(f"{index}: names {name}, which is missing")
-    return [folder / name for name in names]
+    return names
 
 
 def tensor_digest(entry: TensorEntry) -> "hashlib._Hash":

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.stage import Job, StageError
+from scripts.merge.card import card, known_digests
 from scripts.merge.chunks import Files
 from scripts.merge.folder import write_folder, write_json
 from scripts.merge.models import open_model
@@ -36,6 +37,7 @@ def build(job: Job[MergeSpec]) -> None:
         (job.out / INDEX).write_text(index_text(plan.shards), encoding="utf-8")
     summary = _summary(spec, plan, list(written.values()))
     write_json(job.out / "merge.json", summary)
+    (job.out / "README.md").write_text(card(spec, job.inputs, summary), encoding="utf-8")
     job.counts.update(
         tensors=len(plan.tensors),
         parameters=sum(p.stop - p.start for t in plan.tensors.values() for p in t.pieces),
@@ -44,6 +46,8 @@ def build(job: Job[MergeSpec]) -> None:
         flushed=summary["flushed"],
         **facts,
     )
+    if lineage := known_digests(job.inputs):
+        job.counts["lineage"] = lineage
     if plan.dropped:
         job.counts["dropped_rotary_buffers"] = len(plan.dropped)
     job.facts["resumed_shards"] = resumed

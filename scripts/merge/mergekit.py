@@ -22,7 +22,7 @@ from scripts.recipe.yamlfile import YamlError, load_yaml
 
 _BLOCKMERGE = {"model_path1", "model_path2", "output_model_path", "max_shard_size", "operations"}
 _OPERATION = {"operation", "filter", "gradient_values", "layer_only", "no_layers"}
-_MERGEKIT = {"models", "merge_method", "base_model", "parameters", "dtype", "out_dtype"}
+_MERGEKIT = {"models", "slices", "merge_method", "base_model", "parameters", "dtype", "out_dtype"}
 _UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 _PLAIN = {"float32", "float16", "bfloat16"}
 Knots = list[float]
@@ -109,6 +109,7 @@ def _from_mergekit(data: dict[str, Any]) -> dict[str, Any]:
     if method not in ("linear", "slerp"):
         raise StageError(f"merge_method: {method!r} can't be expressed; known: linear, slerp")
     _only(data, _MERGEKIT, "mergekit")
+    data = _unsliced(data)
     entries = data.get("models")
     if not isinstance(entries, list) or len(entries) != 2:
         raise StageError("models: exactly two are needed")
@@ -141,6 +142,41 @@ def _from_mergekit(data: dict[str, Any]) -> dict[str, Any]:
         "out_dtype": out,
         "operations": operations,
     }
+
+
+def _unsliced(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a config of one slice over all layers of both models in the form without slices, which means the same.
+
+    Raises:
+        StageError: several slices, or layers that are cut, moved or paired otherwise.
+    """
+    if "slices" not in data:
+        return data
+    if "models" in data:
+        raise StageError("slices: given beside models; mergekit takes one of them")
+    slices = data["slices"]
+    if not isinstance(slices, list) or len(slices) != 1 or not isinstance(slices[0], dict):
+        found = len(slices) if isinstance(slices, list) else slices
+        raise StageError(f"slices: found {found!r}; only one slice over all layers can be expressed, none is stacked")
+    _only(slices[0], {"sources", "parameters"}, "slices[0]")
+    sources = slices[0].get("sources")
+    if not isinstance(sources, list) or len(sources) != 2:
+        raise StageError("slices[0].sources: exactly two are needed")
+    for source in sources:
+        _only(source, {"model", "layer_range", "parameters"}, "slices[0].sources")
+    first, second = (source.get("layer_range") for source in sources)
+    if first != second or not (isinstance(first, list) and len(first) == 2 and first[0] == 0 and first[1] != 0):
+        raise StageError(
+            f"layer_range: found {first!r} and {second!r}; only the same range [0, N] over all layers of both models "
+            "can be expressed"
+        )
+    print(f"note: layer_range {first}: right only for models of exactly {first[1]} layers", file=sys.stderr)
+    inner, outer = slices[0].get("parameters") or {}, data.get("parameters") or {}
+    if both := sorted({*inner} & {*outer}):
+        raise StageError(f"parameters: {both[0]!r} is given for the slice and for all; keep one")
+    models = [{k: v for k, v in source.items() if k != "layer_range"} for source in sources]
+    rest = {k: v for k, v in data.items() if k != "slices"}
+    return {**rest, "models": models, "parameters": {**outer, **inner}}
 
 
 def _conditions(value: Any, key: str) -> list[tuple[str, Knots]]:

@@ -1,6 +1,7 @@
 """One input model as its headers tell it: config, and where every tensor lies. No weight is read here."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import TensorEntry, model_files, read_header
 from scripts.merge.layout import INV_FREQ
+from scripts.merge.shards import INDEX
 
 FLOATS = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Weight formats that a merge reads and writes: name in a header, name in a config."""
@@ -41,13 +43,37 @@ def open_model(name: str, folder: Path) -> ModelFolder:
         ArtifactError: an invalid safetensors file or index (rule R5).
     """
     config = read_json(folder / "config.json")
+    headers = [(path, read_header(path)) for path in model_files(folder)]
+    index = folder / INDEX
+    weight_map = read_json(index)["weight_map"] if index.exists() else None
+    return assemble(name, folder, config, headers, weight_map)
+
+
+def assemble(
+    name: str,
+    folder: Path,
+    config: dict[str, Any],
+    headers: Sequence[tuple[Path, Sequence[TensorEntry]]],
+    weight_map: Mapping[str, Any] | None,
+) -> ModelFolder:
+    """Put a model together from its parts, wherever they were read.
+
+    Raises:
+        StageError: a tensor in two files, or an index that disagrees with the headers.
+    """
     located: dict[str, Located] = {}
-    for path in model_files(folder):
-        for entry in read_header(path):
+    for path, entries in headers:
+        for entry in entries:
             if entry.name in located:
                 raise StageError(f"{path}: tensor {entry.name!r} is in {located[entry.name].path.name} too; keep one")
             located[entry.name] = Located(path, entry)
-    _check_index(folder, located)
+    for tensor in sorted({*(weight_map or ()), *located} if weight_map is not None else ()):
+        says, found = (weight_map or {}).get(tensor), located[tensor].path.name if tensor in located else None
+        if says != found:
+            raise StageError(
+                f"{folder / INDEX}: says tensor {tensor!r} is in {says or 'no file'}; "
+                f"the headers say {found or 'no file'}"
+            )
     rotary = tuple(n for n in located if n.endswith(INV_FREQ))
     return ModelFolder(name, folder, config, {n: at for n, at in located.items() if n not in rotary}, rotary)
 
@@ -59,22 +85,18 @@ def read_json(path: Path) -> dict[str, Any]:
         StageError: unreadable, or not an object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StageError(f"{path}: cannot be read as JSON ({error}); fetch or build the model again") from None
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, path: Path) -> dict[str, Any]:
+    """As `read_json`, from the bytes of the file."""
+    try:
+        data = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise StageError(f"{path}: cannot be read as JSON ({error}); fetch or build the model again") from None
     if not isinstance(data, dict):
         raise StageError(f"{path}: holds a {type(data).__name__}; a JSON object is needed")
     return data
-
-
-def _check_index(folder: Path, located: dict[str, Located]) -> None:
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return
-    weight_map = read_json(index)["weight_map"]
-    for name in sorted(set(weight_map) | set(located)):
-        says, found = weight_map.get(name), located[name].path.name if name in located else None
-        if says != found:
-            raise StageError(
-                f"{index}: says tensor {name!r} is in {says or 'no file'}; the headers say {found or 'no file'}"
-            )

@@ -4,14 +4,16 @@ import argparse
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from scripts.artifact.digest import ArtifactError
 from scripts.artifact.stage import StageError
 from scripts.merge.checks import check_config, check_pair, check_tensors
 from scripts.merge.layout import LlamaShapes, gradient_keys, llama_tensors
-from scripts.merge.models import open_model
+from scripts.merge.models import ModelFolder, open_model
 from scripts.merge.ratios import Blend, assign
+from scripts.merge.remote import open_remote
 from scripts.recipe.load import load_recipe
 from scripts.recipe.merge import MergeSettings
 from scripts.recipe.models import Recipe
@@ -30,12 +32,17 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("model", nargs="?", help="a merge of the recipe; all of them without it")
     parser.add_argument("--layers", type=int, help="decoder layers, where neither files nor the recipe tell")
+    parser.add_argument(
+        "--hub",
+        action="store_true",
+        help="read config, index and headers of hub models (never weights) over the network",
+    )
     args = parser.parse_args(arguments)
     try:
         recipe = load_recipe([args.recipe], ROOT).recipe
         for name in _chosen(recipe, args.model):
             print(f"{name}:")
-            for line in preview(recipe, name, ROOT / "results" / recipe.name, args.layers):
+            for line in preview(recipe, name, ROOT / "results" / recipe.name, args.layers, args.hub):
                 print(f"  {line}")
     except (RecipeError, StageError, ArtifactError) as error:
         sys.exit(f"merge show: {error}")
@@ -51,7 +58,7 @@ def _chosen(recipe: Recipe, model: str | None) -> list[str]:
     return merges if model is None else [model]
 
 
-def preview(recipe: Recipe, name: str, results: Path, layers: int | None = None) -> Iterable[str]:
+def preview(recipe: Recipe, name: str, results: Path, layers: int | None = None, hub: bool = False) -> Iterable[str]:
     """Return the lines of one merge's table: model, method, source of the names, then every tensor.
 
     Args:
@@ -59,18 +66,21 @@ def preview(recipe: Recipe, name: str, results: Path, layers: int | None = None)
         name: one of its merges.
         results: folder that holds `<stage>/<model>/` where something was built already.
         layers: decoder layers of a model that only exists on paper.
+        hub: whether the network may be asked for headers of models that are not here.
     """
     settings = recipe.models[name].merge
     assert settings is not None
     plain = MergeSettings.model_validate(settings.model_dump())
-    folders = [results / recipe.models[parent].kind / parent for parent in plain.models]
-    if all((folder / "config.json").is_file() for folder in folders):
-        first, second = (open_model(n, f) for n, f in zip(plain.models, folders, strict=True))
+    found = [_headers(recipe, parent, results, hub) for parent in plain.models]
+    opened = [pair for pair in found if pair is not None]
+    if len(opened) == 2:
+        (first, _), (second, _) = opened
         for model in (first, second):
             check_config(model)
         check_pair(first, second, plain.vocabulary)
-        tensors, count, source = check_tensors(first), int(first.config["num_hidden_layers"]), "headers of the inputs"
+        tensors, count = check_tensors(first), int(first.config["num_hidden_layers"])
         check_tensors(second)
+        source = " and ".join(words for _, words in opened)
     else:
         count = layers or _layers_of(recipe, name) or 40
         tensors = llama_tensors(LlamaShapes(count, 8, 8, 1, 1, 8, 8))
@@ -81,6 +91,23 @@ def preview(recipe: Recipe, name: str, results: Path, layers: int | None = None)
         f"{plain.method} of {ours} and {theirs}; r = share of {theirs}; names from {source}",
         *table({n: blends[n] for n in tensors}),
     ]
+
+
+def _headers(recipe: Recipe, name: str, results: Path, hub: bool) -> tuple[ModelFolder, str] | None:
+    """Return a model's headers and where they are from, or nothing if it isn't here and nobody may ask for it.
+
+    A fine-tune that isn't built has its base's tensors, a merge those of its first model.
+    """
+    model = recipe.models[name]
+    folder = results / model.kind / name
+    if (folder / "config.json").is_file():
+        return open_model(name, folder), f"headers of {name}"
+    if model.download is not None and model.download.hub is not None and hub:
+        opened, words = open_remote(name, model.download)
+        return opened, f"headers of {words}"
+    parent = model.train.base if model.train is not None else model.merge.models[0] if model.merge is not None else None
+    found = None if parent is None else _headers(recipe, parent, results, hub)
+    return None if found is None else (replace(found[0], name=name), found[1])
 
 
 def _layers_of(recipe: Recipe, name: str) -> int | None:

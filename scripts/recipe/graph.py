@@ -1,6 +1,6 @@
 """From a recipe to its jobs: every artifact, its spec, and the artifacts that it reads, in order of the flow."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scripts.recipe.base import Spec
 from scripts.recipe.benchmark import MIX_FORMATS, BenchmarkSpec
@@ -42,7 +42,7 @@ class Graph:
         self.loaded = loaded
         self.recipe = loaded.recipe
         self.jobs: dict[Artifact, Job] = {}
-        for build in (self._data, self._models, self._benchmarks, self._report):
+        for build in (self._data, self._models, self._lineages, self._benchmarks, self._report):
             build()
 
     def of_stage(self, stage: str) -> list[Job]:
@@ -157,8 +157,24 @@ class Graph:
 
     def _merge(self, name: str, model: Model) -> None:
         assert model.merge is not None
-        spec = MergeSpec(model=name, **dict(model.merge))
+        fetches = {parent: self.recipe.models[parent].download for parent in model.merge.models}
+        hub = {parent: fetch.hub_parts()[1] for parent, fetch in fetches.items() if fetch and fetch.hub}
+        spec = MergeSpec(model=name, hub=hub, **dict(model.merge))
         self._add("merge", name, spec, [self.model_artifact(parent) for parent in model.merge.models])
+
+    def _lineages(self) -> None:
+        """Tell each merge what lies before it, once all jobs are known."""
+        for artifact, job in self.jobs.items():
+            if isinstance(job.spec, MergeSpec):
+                before = {artifact_path(a): list(map(artifact_path, self.jobs[a].inputs)) for a in self._before(job)}
+                self.jobs[artifact] = replace(job, spec=job.spec.model_copy(update={"lineage": before}))
+
+    def _before(self, job: Job) -> list[Artifact]:
+        """Return all that a job is made from, each after its own inputs."""
+        found: list[Artifact] = []
+        for artifact in job.inputs:
+            found += [a for a in (*self._before(self.jobs[artifact]), artifact) if a not in found]
+        return found
 
     def _benchmarks(self) -> None:
         settings = self.recipe.benchmark

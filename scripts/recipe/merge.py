@@ -53,3 +53,7 @@ class MergeSpec(Spec, MergeSettings):
     """One merge. Inputs: the two model folders."""
 
     model: Name
+    hub: dict[Name, str] = {}
+    """`owner/name` of each input that a hub has: what the model card calls it."""
+    lineage: dict[str, list[str]] = {}
+    """Every artifact before this one and what it is made of, for the model card."""

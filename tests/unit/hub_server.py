@@ -49,6 +49,8 @@ class HubServer:
         self.mood = Mood()
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         """(method, path, headers) of all requests so far."""
+        self.sent: list[tuple[str, int]] = []
+        """(file, bytes of its content) of all answers so far."""
         server = self
 
         class Handler(_Handler):
@@ -105,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             repository, revision, path = "/".join(parts[:2]), parts[3], "/".join(parts[4:])
         if repository not in self.hub.repositories:
             return self._refuse(404, "RepoNotFound")
-        if revision != COMMIT:
+        if revision not in {COMMIT, "main"}:
             return self._refuse(404, "RevisionNotFound")
         content = self.hub.repositories[repository].get(path)
         if content is None:
@@ -140,25 +142,29 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, path: str, content: bytes, body: bool) -> None:
         mood, etag = self.hub.mood, self._etag(path, content)
         content = content[: len(content) - mood.shorten] if body else content
-        start, asked = 0, self.headers.get("Range", "")
+        start, length, asked = 0, len(content), self.headers.get("Range", "")
         if asked and mood.ranges:
-            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start = int(first)
+            content = content[: int(last) + 1] if last else content
             if start >= len(content):
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-        self.send_response(206 if start else 200)
+        part = start > 0 or len(content) < length
+        self.send_response(206 if part else 200)
         self.send_header("X-Repo-Commit", mood.commit)
         if mood.etags:
             self.send_header("ETag", f'"{etag}"')
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if part:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{length}")
         if mood.whole or not body:
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         if body:
+            self.hub.sent.append((path, len(content) - start))
             self._body(content, start)
 
     def _body(self, content: bytes, start: int) -> None:

@@ -220,12 +220,15 @@ def test_figures_are_the_true_distances(tmp_path: Path) -> None:
 
 
 def test_sums_add_whole_lines_in_order() -> None:
-    """The figures' determinism rests on this: numpy adds rows one after another, never pairwise, never by width."""
+    """The figures' determinism rests on this: numpy squares and adds rows one after another, never pairwise, never
+    fused, never by vector width."""
     rows = np.random.default_rng(0).standard_normal((5, 64, LANES)).astype(np.float32)
-    by_hand = rows[:, 0].copy()
-    for line in range(1, 64):
-        by_hand = by_hand + rows[:, line]
-    assert np.array_equal(np.add.reduce(rows, axis=1), by_hand)
+    squares = rows * rows
+    for found, summands in ((np.add.reduce(rows, axis=1), rows), (np.einsum("rlc,rlc->rc", rows, rows), squares)):
+        by_hand = summands[:, 0].copy()
+        for line in range(1, 64):
+            by_hand = by_hand + summands[:, line]
+        assert np.array_equal(found, by_hand)
 
 
 def test_overflow_and_flush_are_counted(tmp_path: Path) -> None:

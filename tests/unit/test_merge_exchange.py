@@ -39,6 +39,13 @@ def test_blockmerge_yaml_gives_mythalions_operations() -> None:
     assert imported(yaml.safe_load(f"operations:\n{GRADIENTS}"), ["p", "m"]).models == ["p", "m"]
 
 
+def _slice(
+    one: tuple[int, int] | None = (0, 4), two: tuple[int, int] | None = (0, 4), **parameters: Any
+) -> dict[str, Any]:
+    sources = [{"model": m, **({"layer_range": list(r)} if r else {})} for m, r in (("o/a", one), ("o/b", two))]
+    return {"sources": sources, **({"parameters": parameters} if parameters else {})}
+
+
 @pytest.mark.parametrize(
     ("data", "word"),
     [
@@ -46,7 +53,15 @@ def test_blockmerge_yaml_gives_mythalions_operations() -> None:
         ({"operations": [{"filter": "a", "gradient_values": [0.1], "mode": 2}]}, "'mode'"),
         ({"operations": [{"filter": "a", "gradient_values": [1.5]}]}, "gradient_values"),
         ({"merge_method": "ties"}, "'ties'"),
-        ({"merge_method": "slerp", "slices": []}, "'slices'"),
+        ({"merge_method": "slerp", "slices": []}, "slices: found 0"),
+        ({"merge_method": "slerp", "slices": [_slice(), _slice()]}, "slices: found 2"),
+        ({"merge_method": "slerp", "slices": [{**_slice(), "weight": 1}]}, "'weight'"),
+        ({"merge_method": "slerp", "slices": [_slice((0, 4), (1, 5))]}, r"layer_range: found \[0, 4\] and \[1, 5\]"),
+        ({"merge_method": "slerp", "slices": [_slice((2, 4), (2, 4))]}, "layer_range"),
+        ({"merge_method": "slerp", "slices": [_slice(None, None)]}, "layer_range"),
+        ({"merge_method": "slerp", "slices": [_slice()], "models": []}, "beside models"),
+        ({"merge_method": "slerp", "slices": [_slice(t=0.1)], "parameters": {"t": 0.2}}, "'t' is given"),
+        ({"merge_method": "passthrough", "slices": [_slice()]}, "'passthrough'"),
         ({"merge_method": "linear", "tokenizer_source": "union"}, "'tokenizer_source'"),
         ({"merge_method": "linear", "models": [{"model": "a"}], "dtype": "float32"}, "exactly two"),
         (
@@ -75,6 +90,20 @@ def test_mergekit_linear_and_slerp_become_shares_of_the_second() -> None:
         models[0]["parameters"] = {"weight": [1, 2]}
         models[1]["parameters"] = {"weight": [1, 1]}
         imported({"merge_method": "linear", "models": models, "out_dtype": "float16"})
+
+
+def test_one_slice_over_all_layers_is_the_form_without_slices(capsys: pytest.CaptureFixture[str]) -> None:
+    t = [{"filter": "self_attn", "value": [0, 0.5, 0.3]}, {"value": 0.5}]
+    shared = {"merge_method": "slerp", "base_model": "o/a", "dtype": "bfloat16"}
+    plain = imported({**shared, "models": [{"model": "o/a"}, {"model": "o/b"}], "parameters": {"t": t}})
+    assert imported({**shared, "slices": [_slice()], "parameters": {"t": t}}) == plain
+    assert imported({**shared, "slices": [_slice(t=t)]}) == plain
+    assert "exactly 4 layers" in capsys.readouterr().err
+    weighted = _slice()
+    for source, weight in zip(weighted["sources"], ([1.0, 0.5], [0.0, 0.5]), strict=True):
+        source["parameters"] = {"weight": weight}
+    found = imported({"merge_method": "linear", "slices": [weighted], "dtype": "float32", "out_dtype": "float16"})
+    assert found.operations[0].gradient_values == [0.0, 0.5]
 
 
 def _paper(settings: MergeSettings, layers: int) -> dict[str, float]:
@@ -158,7 +187,7 @@ def test_the_preview_reads_headers_where_they_exist(tmp_path: Path) -> None:
     for seed, name in enumerate(("first", "second")):
         toys.toy(tmp_path / "create" / name, seed, layers=3)
     lines = list(preview(_recipe(), "merged", tmp_path))
-    assert "headers of the inputs" in lines[0]
+    assert "headers of first and headers of second" in lines[0]
     assert lines[-1] == "30 tensors"
 
 
@@ -183,3 +212,44 @@ def test_the_commands_speak(tmp_path: Path) -> None:
     assert wrong.returncode == 1
     assert 'did you mean "merged"' in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+_MERGEKIT = """
+import sys, yaml
+from mergekit.config import MergeConfiguration
+from mergekit.merge import run_merge
+from mergekit.options import MergeOptions
+config = MergeConfiguration.model_validate(yaml.safe_load(open(sys.argv[1])))
+run_merge(config, sys.argv[2], MergeOptions(lazy_unpickle=True, copy_tokenizer=False))
+"""
+
+
+def test_mergekit_run_on_our_export_differs_by_one_step_in_few_elements(tmp_path: Path) -> None:
+    """The difference that docs/merging.md states, measured: mergekit rounds its weights and sums in another order."""
+    python = os.environ.get("MERGEKIT_PYTHON")
+    if not python:
+        pytest.skip("MERGEKIT_PYTHON names no Python that has mergekit 0.1.5")
+    first = toys.toy(tmp_path / "a", 1, "bfloat16", layers=40, hidden=64)
+    second = toys.toy(tmp_path / "b", 2, "bfloat16", layers=40, hidden=64)
+    made = toys.merge(tmp_path, first, second)
+    config = exported(toys.spec(), 40)
+    for model, folder in zip(config["models"], (first, second), strict=True):
+        model["model"] = str(folder)
+    config["base_model"] = str(first)
+    (tmp_path / "m.yaml").write_text(yaml.safe_dump(config))
+    code = [python, "-c", _MERGEKIT, str(tmp_path / "m.yaml"), str(tmp_path / "theirs")]
+    done = subprocess.run(code, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    ours, theirs = toys.load(made.out), toys.load(tmp_path / "theirs")
+    assert set(ours) == set(theirs)
+    steps = torch.cat([(_order(ours[n]) - _order(theirs[n])).abs().flatten() for n in ours])
+    share = float((steps > 0).float().mean())
+    print(f"{share:.6%} of {steps.numel():,} elements differ, by at most {int(steps.max())} fp16 step")
+    assert int(steps.max()) <= 1
+    assert share < 0.001
+
+
+def _order(values: torch.Tensor) -> torch.Tensor:
+    """Return fp16 values as integers whose difference counts the representable steps between them."""
+    bits = values.view(torch.int16).int()
+    return torch.where(bits < 0, -32768 - bits, bits)
