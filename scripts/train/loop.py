@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from scripts.recipe.train import TrainSpec
 from scripts.train.checkpoint import Checkpoints
 from scripts.train.handover import CollectiveError
+from scripts.train.levers import timed_collection
 from scripts.train.metrics import Metrics, Speed, line_flops
 from scripts.train.model import PackedLlama
 from scripts.train.optimizer import clip, local_gradients, set_learning_rate, sum_of_squares
@@ -67,16 +68,18 @@ class Training:
         if step == 0:
             self.evaluate(0)
         speed = Speed(work, self.rank, total, step, self.world)
-        while step < total:
-            line, flops = self.step(step)
-            step += 1
-            speed.step(step, line["loss"], line["tokens"], flops)
-            if step % cadence.logging_steps == 0:
-                self.metrics.write(line)
-            if step % cadence.eval_steps == 0 or step == total:
-                self.evaluate(step)
-            if step % cadence.save_steps == 0 or step == total:
-                self.save(step)
+        with timed_collection(self.spec.levers.gc_steps) as collect:
+            while step < total:
+                line, flops = self.step(step)
+                step += 1
+                speed.step(step, line["loss"], line["tokens"], flops)
+                if step % cadence.logging_steps == 0:
+                    self.metrics.write(line)
+                if step % cadence.eval_steps == 0 or step == total:
+                    self.evaluate(step)
+                if step % cadence.save_steps == 0 or step == total:
+                    self.save(step)
+                collect(step)
         return speed
 
     def save(self, step: int) -> None:
@@ -163,9 +166,11 @@ class Training:
                     total[0] += float(losses[part].sum())
                     total[1] += float(labelled[part].sum())
         self.model.train()
-        # Without a backward pass FSDP leaves the root's parameters whole: neither shards nor checkpoint could be read.
-        assert isinstance(self.model, FSDPModule)
-        self.model.reshard()
+        # Without a backward pass FSDP leaves the root's parameters whole, and those of `unsharded_last_layers`: neither
+        # shards nor checkpoint could be read.
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
         told = gather([x for name in names for x in sums[name]], self.mesh)
         loss_of = {n: math.fsum(row[2 * i] for row in told) for i, n in enumerate(names)}
         count_of = {n: math.fsum(row[2 * i + 1] for row in told) for i, n in enumerate(names)}

@@ -53,7 +53,7 @@ def train(task: Task) -> None:
     barrier(mesh)
     facts: dict[str, Any] = json.loads((task.pack / "pack.json").read_text(encoding="utf-8"))
     config = read_config(task.base)
-    model = build_model(task.base, config, spec.numerics, mesh)
+    model = build_model(task.base, config, spec.numerics, mesh, spec.levers)
     optimizer = build_optimizer(model, spec.optimizer)
     metrics = Metrics(task.work, mesh.get_local_rank())
     checkpoints = Checkpoints(task.work, task.fingerprint, mesh, metrics)
