@@ -16,7 +16,7 @@ SHELL := /bin/bash
 NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
-.PHONY: demo test install verify lock resume rulegraph lint bench real clean-results help
+.PHONY: demo test install verify lock resume rulegraph lint bench bench-gpu real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,9 @@ lint: install  ## formatter, linter, types, rules
 
 bench: install  ## speed, as ratios beside a peer in the same run
 	$(BIN)/python -m tests.bench
+
+bench-gpu: install  ## training speed at 7B shape on one GPU, beside HF Trainer; writes results/bench-gpu.json
+	$(BIN)/python -m tests.bench.bench_gpu
 
 clean-results:  ## remove all results (read-only files, so by hand)
 	rm -rf results .snakemake

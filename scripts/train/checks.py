@@ -77,8 +77,6 @@ def check_settings(spec: TrainSpec, facts: dict[str, Any]) -> None:
     if warmup >= steps:
         text = f"the schedule has {steps} steps; allowed: 0 to {steps - 1}"
         raise StageError(f"optimizer.warmup_steps is {warmup}, {text}")
-    if spec.launch.nodes > 1:
-        raise StageError(f"launch.nodes is {spec.launch.nodes}; this door starts one node: set nodes: 1")
     _check_attention(numerics.attention, spec.launch.device)
     if cadence.final_ckpt == "best_eval":
         if not facts["validation_rows"]:

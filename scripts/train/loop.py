@@ -5,7 +5,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from scripts.recipe.train import TrainSpec
 from scripts.train.checkpoint import Checkpoints
+from scripts.train.facts import require_types
 from scripts.train.handover import CollectiveError
 from scripts.train.levers import timed_collection
 from scripts.train.metrics import Metrics, Speed, line_flops
@@ -23,6 +24,7 @@ from scripts.train.optimizer import clip, local_gradients, set_learning_rate, su
 from scripts.train.ranks import gather
 from scripts.train.reader import Line, PackedRows, row_table
 from scripts.train.schedule import learning_rate
+from scripts.train.trackers import Trackers
 
 
 class InterruptedTrainingError(Exception):
@@ -45,6 +47,9 @@ class Training:
     metrics: Metrics
     checkpoints: Checkpoints
     stop_asked: Callable[[], bool]
+    trackers: Trackers
+    types: dict[str, Any] = field(default_factory=dict)
+    """What the first step of this attempt found in memory (see `facts.py`)."""
 
     @property
     def rank(self) -> int:
@@ -65,9 +70,11 @@ class Training:
         """
         total, cadence = self.facts["steps"], self.spec.cadence
         step = self.checkpoints.resume(self.model, self.optimizer)
+        if self.rank == 0:
+            self.trackers.start(step)
         if step == 0:
             self.evaluate(0)
-        speed = Speed(work, self.rank, total, step, self.world)
+        speed = Speed(work, self.rank, total, step, self.world, self.trackers)
         with timed_collection(self.spec.levers.gc_steps) as collect:
             while step < total:
                 line, flops = self.step(step)
@@ -112,6 +119,7 @@ class Training:
         rate = self._rate(step)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
+        self.types = self.types or require_types(self.spec, self.model, self.optimizer, self.mesh)
         self.optimizer.zero_grad(set_to_none=True)
         last = first + accumulation * self.world
         tokens, squares = self.rows.tokens(first, last)

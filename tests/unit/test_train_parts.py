@@ -13,8 +13,8 @@ from torch.nn import functional
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import digest_safetensors
 from scripts.recipe.train import Launch, Numerics, Optimizer
-from scripts.train.build import launcher_arguments, launcher_environment
 from scripts.train.checks import check_settings, read_config, read_pack
+from scripts.train.launch import launcher_arguments, launcher_environment
 from scripts.train.loss import summed_loss, token_losses
 from scripts.train.metrics import round9
 from scripts.train.model import build_model, shard_rows
@@ -316,7 +316,6 @@ def test_schedules_that_do_not_fit_are_refused_with_the_way_out(tmp_path: Path, 
             "launch.device is cpu: use sdpa",
         ),
         ({"cadence": {"final_ckpt": "best_eval", "save_steps": 6}}, "no multiple of eval_steps"),
-        ({"launch": {"nodes": 2, "processes_per_node": 1}}, "set nodes: 1"),
     ):
         with pytest.raises(StageError, match=message):
             check_settings(make_spec(**changed), facts)
