@@ -35,14 +35,20 @@ class Trackers:
 
     def start(self, first_step: int) -> None:
         """Begin to draw; after a resume TensorBoard hides the steps that are taken again."""
+        if not self._names:
+            return
+        import torch
+        from accelerate.state import PartialState
         from accelerate.tracking import TensorBoardTracker, WandBTracker
 
+        # The trackers' log messages ask it who they are; it finds the process group and makes none.
+        PartialState(cpu=not torch.cuda.is_available())
         for name in self._names:
             if name == "tensorboard":
                 tracker = TensorBoardTracker(self._model, self._folder, purge_step=first_step + 1)
             else:
                 tracker = WandBTracker("atelier", name=self._model, dir=str(self._folder))
-            # This is rank 0 already: no question to accelerate's state, which would set itself up for it.
+            # Only rank 0 is here.
             tracker.main_process_only = False
             tracker.start()
             self._running.append(tracker)

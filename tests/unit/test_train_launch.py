@@ -120,16 +120,20 @@ def _workers(work: Path) -> list[int]:
 
 
 SRUN = """
-import os, subprocess, sys
+import os, subprocess, sys, threading
 # What srun does, on this machine: one task a node, its place in the environment, standard input to all.
 count = int(next(a for a in sys.argv if a.startswith("--nodes=")).split("=")[1])
 command = sys.argv[1 + next(i for i, a in enumerate(sys.argv[1:]) if not a.startswith("--")):]
 told = {"SLURM_STEP_NUM_NODES": str(count), "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}
 places = [{**os.environ, **told, "SLURM_NODEID": str(n)} for n in range(count)]
 tasks = [subprocess.Popen(command, stdin=subprocess.PIPE, env=place) for place in places]
-sys.stdin.read()
-for task in tasks:
-    task.stdin.close()
+
+def pass_end_of_input():
+    sys.stdin.read()
+    for task in tasks:
+        task.stdin.close()
+
+threading.Thread(target=pass_end_of_input, daemon=True).start()
 sys.exit(max(abs(task.wait()) for task in tasks))
 """
 
@@ -154,11 +158,12 @@ TWO_NODES = {"nodes": 2, "processes_per_node": 1}
 def test_two_nodes_of_one_process_train_the_bytes_of_one_node_of_two(
     whole: Job[TrainSpec], base: Path, pack: Path, srun: Path, tmp_path: Path
 ) -> None:
-    job = train(tmp_path / "nodes", make_spec(launch=TWO_NODES), base, pack)
+    job = train(tmp_path / "nodes", make_spec(launch=TWO_NODES, trackers=["tensorboard"]), base, pack)
     found, wanted = payload(job), payload(whole)
     # train.json names the launch, which differs.
     assert {n for n in wanted if found[n] != wanted[n]} == {"train.json"}
     assert job.facts["asserted"]["nodes"] == 2
+    assert list((job.work / "tensorboard" / "tuned").glob("events.*"))
     assert list(job.work.glob("task-*")) == []
 
 

@@ -57,8 +57,8 @@ def test_tensorboard_draws_what_the_metrics_say_and_the_payload_is_the_same(
     names = sorted(p.name for p in plain.iterdir())
     assert hash_files(plain, names) == hash_files(drawn, names)
     curves = EventAccumulator(str(tmp_path / "drawn" / "work" / "tensorboard" / "tuned")).Reload()
-    losses = [(line["step"], line["loss"]) for line in read_metrics(drawn) if "loss" in line]
-    assert [(e.step, e.value) for e in curves.Scalars("loss")] == pytest.approx(losses)
+    losses = {line["step"]: line["loss"] for line in read_metrics(drawn) if "loss" in line}
+    assert {e.step: e.value for e in curves.Scalars("loss")} == pytest.approx(losses)
     tags = set(curves.Tags()["scalars"])
     assert {"eval_loss", "eval_loss_by_source/stories", "tokens_per_s", "learning_rate", "grad_norm"} <= tags
     assert [e.step for e in curves.Scalars("eval_loss")] == [0, 4]
