@@ -18,7 +18,7 @@ SHELL := /bin/bash
 NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
-.PHONY: demo test install verify lock locks resume efficiency slurm-up slurm-test slurm-down rulegraph lint bench real clean-results help
+.PHONY: demo test install verify lock locks resume efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ slurm-test: install  ## run the recipes and the failure matrix on a private Slur
 
 slurm-down: install  ## stop the private Slurm, name what is left of it
 	@$(BIN)/python -m tests.slurm.cluster down
+
+bench-gpu: install  ## training speed at 7B shape on one GPU, beside HF Trainer; writes results/bench-gpu.json
+	$(BIN)/python -m tests.bench.bench_gpu
 
 clean-results:  ## remove all results (read-only files, so by hand)
 	rm -rf results .snakemake

@@ -149,7 +149,9 @@ class Graph:
             optimizer=train.optimizer,
             numerics=train.numerics,
             cadence=train.cadence,
+            levers=train.levers,
             launch=train.launch,
+            trackers=train.trackers,
             max_shard_bytes=train.max_shard_bytes,
             seed=seed,
         )

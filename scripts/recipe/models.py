@@ -13,7 +13,7 @@ from scripts.recipe.fetch import Fetch
 from scripts.recipe.merge import MergeSettings
 from scripts.recipe.mix import Share
 from scripts.recipe.pack import PackSettings
-from scripts.recipe.train import Cadence, Launch, Numerics, Optimizer
+from scripts.recipe.train import Cadence, Launch, Levers, Numerics, Optimizer, Trackers
 
 
 class Source(Strict):
@@ -105,8 +105,12 @@ class TrainModel(Strict):
     """Precision, memory and kernels."""
     cadence: Cadence = Cadence()
     """How often to evaluate, save and log."""
+    levers: Levers = Levers()
+    """What makes a step faster or smaller."""
     launch: Launch = Launch()
     """Processes and devices."""
+    trackers: Trackers = ["tensorboard"]
+    """Where the curves are shown live: `tensorboard`, `wandb`, both or none. Not part of the key."""
     max_shard_bytes: Count = 5_000_000_000
     """Largest weight file written."""
 

@@ -1,10 +1,19 @@
 """Training: every hyperparameter of the announcement, and each quirk of the original run as a switch."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from scripts.recipe.base import Count, Name, Positive, Ratio, Spec, Strict
+
+Attention = Literal["sdpa", "flex_attention", "torch_varlen", "flash_attention_2", "flash_attention_3"]
+"""Attention kernels that can be told where packed rows begin."""
+
+CPU_ATTENTION = ("sdpa",)
+"""Those that train without a GPU: flex_attention has no backward pass there."""
+
+FP32_ATTENTION = ("sdpa", "flex_attention")
+"""Those that compute in fp32; the others take 16 bits only."""
 
 
 class Optimizer(Strict):
@@ -43,12 +52,46 @@ class Numerics(Strict):
     """TensorFloat-32 in fp32 matrix products, on GPUs that have it."""
     gradient_checkpointing: bool = True
     """Recompute each layer in the backward pass instead of keeping its activations."""
-    attention: Literal["sdpa", "flex_attention", "flash_attention_2"] = "flash_attention_2"
-    """Kernel; one that cannot keep packed rows apart is refused."""
+    attention: Attention = "flash_attention_2"
+    """Kernel; every one keeps packed rows apart. `torch_varlen` is flash attention as torch ships it."""
     fsdp_offload_params: bool = False
     """Keep parameters and Adam state in host memory. The original did; 7B on 8x A40 and 13B on 8x H100 fit without."""
     out_dtype: Literal["float32", "bfloat16"] | None = None
     """Type of the published weights; unset, the type in which they were trained (fp32 for `fp32_master`)."""
+
+    @field_validator("attention", mode="before")
+    @classmethod
+    def _isolating(cls, value: object) -> object:
+        if value == "eager":
+            raise ValueError(
+                f"eager attention lets packed rows see each other; allowed: {', '.join(get_args(Attention))}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _kernel_takes_type(self) -> Self:
+        if self.precision == "fp32" and self.attention not in FP32_ATTENTION:
+            text = f"attention {self.attention} computes in 16 bits only, precision is fp32"
+            raise ValueError(f"{text}; allowed with it: {', '.join(FP32_ATTENTION)}")
+        return self
+
+
+class Levers(Strict):
+    """What makes a step faster or smaller without changing what is computed, beyond the order of sums."""
+
+    loss_chunk: Annotated[int, Field(ge=0)] = 1024
+    """Tokens whose logits exist at one time; 0: all of a line (7.8 GiB at 32,768 tokens and 32,000 ids)."""
+    checkpoint_policy: Literal["full", "selective"] = "full"
+    """With gradient_checkpointing: `full` keeps a layer's input only; `selective` also every second matrix product
+    and attention's result, and recomputes the rest."""
+    compile_layers: bool = False
+    """Compile each decoder layer (`torch.compile`)."""
+    unsharded_last_layers: Annotated[int, Field(ge=0)] = 0
+    """Last layers whose gathered weights are kept until their backward pass, which saves gathering them again."""
+    prefetch_layers: Annotated[int, Field(ge=0)] = 0
+    """Layers gathered ahead of the one that computes; 0: as FSDP does by itself, one."""
+    gc_steps: Annotated[int, Field(ge=0)] = 50
+    """Steps between Python's garbage collections, on all ranks at once; 0: whenever each process likes."""
 
 
 class Cadence(Strict):
@@ -94,6 +137,10 @@ class Launch(Strict):
         return self.nodes * self.processes_per_node
 
 
+Trackers = list[Literal["tensorboard", "wandb"]]
+"""Programs that draw the curves while a training runs."""
+
+
 class TrainSpec(Spec):
     """One fine-tune. Inputs: the base model, and the pack artifact of the same name."""
 
@@ -102,7 +149,25 @@ class TrainSpec(Spec):
     optimizer: Optimizer = Optimizer()
     numerics: Numerics = Numerics()
     cadence: Cadence = Cadence()
+    levers: Levers = Levers()
     launch: Launch = Launch()
+    trackers: Trackers = ["tensorboard"]
     max_shard_bytes: Count = 5_000_000_000
     """Largest weight file written."""
     seed: int
+
+    @model_validator(mode="after")
+    def _levers_fit(self) -> Self:
+        if not self.levers.compile_layers:
+            return self
+        if self.launch.portable_cpu and self.launch.device == "cpu":
+            raise ValueError("levers.compile_layers generates code for this machine's processor: not with portable_cpu")
+        selective = self.numerics.gradient_checkpointing and self.levers.checkpoint_policy == "selective"
+        if selective and self.numerics.attention != "torch_varlen":
+            text = f"levers.checkpoint_policy selective inside compiled layers, attention {self.numerics.attention}"
+            raise ValueError(f"{text}: the compiler can follow torch_varlen only; use it, or checkpoint_policy full")
+        return self
+
+    def identity(self) -> dict[str, object]:
+        """Return all but where the curves are shown."""
+        return self.model_dump(mode="json", exclude={"trackers"})

@@ -3,20 +3,20 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 from types import FrameType
 
-from scripts.artifact.code import ROOT
-from scripts.artifact.digest import value_of
+from scripts.artifact.digest import ArtifactError, value_of
 from scripts.artifact.stage import Job, StageError
-from scripts.recipe.hardware import GPU_ENV, PORTABLE_ENV
+from scripts.artifact.verify import results_root
 from scripts.recipe.train import Launch, TrainSpec
 from scripts.train.checks import check_settings, read_config, read_pack
 from scripts.train.handover import FAILURE, RESULT, Task, flatten
+from scripts.train.launch import check_nodes, launcher_environment, start_command, take_claims
+from scripts.train.trackers import check_trackers
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -38,53 +38,28 @@ def build(job: Job[TrainSpec]) -> None:
     config = read_config(base)
     facts = read_pack(pack, spec, int(config["vocab_size"]))
     check_settings(spec, facts)
+    check_nodes(spec.launch, os.environ)
+    check_trackers(list(spec.trackers))
     job.work.mkdir(parents=True, exist_ok=True)
     for name in (RESULT, FAILURE):
         (job.work / name).unlink(missing_ok=True)
     values = {"base": value_of(base), "pack": value_of(pack), "world_size": spec.launch.processes}
     fingerprint = {**values, **flatten(spec.identity(), "spec")}
     task_path = job.work / f"task-{os.getpid()}.json"
-    Task(spec, base.absolute(), pack.absolute(), job.out.absolute(), job.work.absolute(), fingerprint).write(task_path)
+    here, pack, out, work = (path.absolute() for path in (base, pack, job.out, job.work))
+    Task(spec, here, pack, out, work, fingerprint, _curves(job).absolute()).write(task_path)
     caught, status = run_launcher(spec.launch, task_path)
     task_path.unlink(missing_ok=True)
-    _take_result(job, caught, status)
+    missing = take_claims(task_path, spec.launch.nodes) if spec.launch.nodes > 1 else []
+    _take_result(job, caught, status, missing)
 
 
-def launcher_arguments(launch: Launch, task_path: Path, port: int) -> list[str]:
-    """Return the command that starts all training processes of this node.
-
-    Never with `--cpu`: accelerate then starts one plain process whatever `--num_processes` says. With
-    `--use_fsdp` it goes through torch's elastic launcher on CPU and GPU alike.
-    """
-    options = {
-        "num_processes": launch.processes,
-        "num_machines": 1,
-        "machine_rank": 0,
-        "main_process_ip": "127.0.0.1",
-        "main_process_port": port,
-        "mixed_precision": "no",
-        "dynamo_backend": "no",
-        "fsdp_version": 2,
-    }
-    flags = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    start = [sys.executable, "-m", "accelerate.commands.launch", "--use_fsdp", *flags]
-    return [*start, "--module", "scripts.train.worker", str(task_path)]
-
-
-def launcher_environment(launch: Launch) -> dict[str, str]:
-    """Return the environment of the training processes: threads, CPU or GPU pins, no network."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "FSDP_"))}
-    path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    pins = PORTABLE_ENV if launch.portable_cpu and launch.device == "cpu" else {}
-    own = {
-        "PYTHONPATH": os.pathsep.join(path),
-        "OMP_NUM_THREADS": str(launch.threads_per_process),
-        "HF_HUB_OFFLINE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        # All ranks are on this machine: its host name need not resolve.
-        "GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", "lo"),
-    }
-    return {**inherited, **own, **pins, **(GPU_ENV if launch.device == "cuda" else {})}
+def _curves(job: Job[TrainSpec]) -> Path:
+    """Return where event files go: beside the logs of the results, outside every artifact."""
+    try:
+        return results_root(job.out.absolute()) / "logs" / "tensorboard"
+    except ArtifactError:  # a training outside a results folder
+        return job.work / "tensorboard"
 
 
 def run_launcher(launch: Launch, task_path: Path) -> tuple[int, int]:
@@ -103,8 +78,8 @@ def run_launcher(launch: Launch, task_path: Path) -> tuple[int, int]:
     try:
         # What is ignored at exec stays ignored in the launcher; the workers set their own handlers.
         process = subprocess.Popen(
-            launcher_arguments(launch, task_path, _free_port()),
-            env={**launcher_environment(launch), "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT"},
+            start_command(launch, task_path),
+            env=launcher_environment(launch),
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -123,7 +98,7 @@ def run_launcher(launch: Launch, task_path: Path) -> tuple[int, int]:
     return (caught[0] if caught else 0), process.returncode
 
 
-def _take_result(job: Job[TrainSpec], caught: int, status: int) -> None:
+def _take_result(job: Job[TrainSpec], caught: int, status: int, missing: list[int]) -> None:
     result, failure = job.work / RESULT, job.work / FAILURE
     if failure.is_file():
         raise StageError(failure.read_text(encoding="utf-8"))
@@ -136,14 +111,12 @@ def _take_result(job: Job[TrainSpec], caught: int, status: int) -> None:
         return
     if caught or status == 0:
         raise SystemExit(128 + (caught or signal.SIGTERM))
+    if missing:
+        nodes = f"node {missing[0]}" if len(missing) == 1 else f"nodes {', '.join(map(str, missing))}"
+        raise StageError(
+            f"{nodes} of {job.spec.launch.nodes} never started a launcher (status {status}); see srun above"
+        )
     raise StageError(
         f"the training processes ended with status {status} (their messages are above); checkpoints are kept in "
         f"{job.work}, run the same command again to go on"
     )
-
-
-def _free_port() -> int:
-    """Return a port that is free now, so that two trainings can run side by side."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

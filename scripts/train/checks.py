@@ -1,13 +1,14 @@
 """Refuse what can't be trained before any process starts: the base's config, the schedule, the settings."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scripts.artifact.stage import StageError
-from scripts.recipe.train import TrainSpec
+from scripts.recipe.train import CPU_ATTENTION, TrainSpec
 
 # Keys by which a config.json has made libraries run code or load it from elsewhere (CVE-2026-4372 among them).
 _FORBIDDEN = ("auto_map", "trust_remote_code", "model_file", "custom_pipelines")
@@ -76,16 +77,24 @@ def check_settings(spec: TrainSpec, facts: dict[str, Any]) -> None:
     if warmup >= steps:
         text = f"the schedule has {steps} steps; allowed: 0 to {steps - 1}"
         raise StageError(f"optimizer.warmup_steps is {warmup}, {text}")
-    if spec.launch.nodes > 1:
-        raise StageError(f"launch.nodes is {spec.launch.nodes}; this door starts one node: set nodes: 1")
-    if spec.launch.device == "cpu" and numerics.attention == "flash_attention_2":
-        raise StageError("numerics.attention is flash_attention_2, which needs a GPU; on the CPU use sdpa")
+    _check_attention(numerics.attention, spec.launch.device)
     if cadence.final_ckpt == "best_eval":
         if not facts["validation_rows"]:
             raise StageError("cadence.final_ckpt is best_eval, but no row is held out; set val_set_size or use last")
         if cadence.save_steps % cadence.eval_steps:
             text = f"save_steps {cadence.save_steps} is no multiple of eval_steps {cadence.eval_steps}"
             raise StageError(f"cadence.final_ckpt is best_eval: {text}, so saved checkpoints would lack an evaluation")
+
+
+def _check_attention(kernel: str, device: str) -> None:
+    if device == "cpu" and kernel not in CPU_ATTENTION:
+        allowed = " or ".join(CPU_ATTENTION)
+        text = f"numerics.attention is {kernel}, which can't be trained without a GPU"
+        raise StageError(f"{text}; launch.device is cpu: use {allowed}")
+    package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(kernel)
+    if package and find_spec(package) is None:
+        text = f"numerics.attention is {kernel}, but the package {package} is not installed"
+        raise StageError(f"{text}; install it, or use torch_varlen, flash attention as torch ships it")
 
 
 def _load(pack: Path, name: str) -> Any:

@@ -11,6 +11,7 @@ from scripts.recipe.train import TrainSpec
 
 RESULT = "result.json"
 FAILURE = "failure.txt"
+_PLACES = ("base", "pack", "out", "work", "curves")
 
 
 class CollectiveError(StageError):
@@ -32,10 +33,12 @@ class Task:
     """Folder for checkpoints and metrics; survives attempts."""
     fingerprint: dict[str, Any]
     """What a checkpoint must have been made from, flat: dotted field -> plain value."""
+    curves: Path
+    """Folder for TensorBoard's event files."""
 
     def write(self, path: Path) -> None:
         """Write the task as JSON."""
-        places = {name: str(getattr(self, name)) for name in ("base", "pack", "out", "work")}
+        places = {name: str(getattr(self, name)) for name in _PLACES}
         content = {"spec": self.spec.model_dump(mode="json"), "fingerprint": self.fingerprint, **places}
         path.write_text(json.dumps(content), encoding="utf-8")
 
@@ -43,7 +46,7 @@ class Task:
     def read(cls, path: Path) -> "Task":
         """Return the task that `write` wrote."""
         content = json.loads(path.read_text(encoding="utf-8"))
-        places = {name: Path(content[name]) for name in ("base", "pack", "out", "work")}
+        places = {name: Path(content[name]) for name in _PLACES}
         return cls(TrainSpec.model_validate(content["spec"]), fingerprint=content["fingerprint"], **places)
 
 

@@ -5,7 +5,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from torch.distributed.fsdp import FSDPModule
 
 from scripts.recipe.train import TrainSpec
 from scripts.train.checkpoint import Checkpoints
+from scripts.train.facts import require_types
 from scripts.train.handover import CollectiveError
+from scripts.train.levers import timed_collection
 from scripts.train.metrics import Metrics, Speed, line_flops
 from scripts.train.model import PackedLlama
 from scripts.train.optimizer import clip, local_gradients, set_learning_rate, sum_of_squares
 from scripts.train.ranks import gather
 from scripts.train.reader import Line, PackedRows, row_table
 from scripts.train.schedule import learning_rate
+from scripts.train.trackers import Trackers
 
 
 class InterruptedTrainingError(Exception):
@@ -44,6 +47,9 @@ class Training:
     metrics: Metrics
     checkpoints: Checkpoints
     stop_asked: Callable[[], bool]
+    trackers: Trackers
+    types: dict[str, Any] = field(default_factory=dict)
+    """What the first step of this attempt found in memory (see `facts.py`)."""
 
     @property
     def rank(self) -> int:
@@ -64,19 +70,23 @@ class Training:
         """
         total, cadence = self.facts["steps"], self.spec.cadence
         step = self.checkpoints.resume(self.model, self.optimizer)
+        if self.rank == 0:
+            self.trackers.start(step)
         if step == 0:
             self.evaluate(0)
-        speed = Speed(work, self.rank, total, step, self.world)
-        while step < total:
-            line, flops = self.step(step)
-            step += 1
-            speed.step(step, line["loss"], line["tokens"], flops)
-            if step % cadence.logging_steps == 0:
-                self.metrics.write(line)
-            if step % cadence.eval_steps == 0 or step == total:
-                self.evaluate(step)
-            if step % cadence.save_steps == 0 or step == total:
-                self.save(step)
+        speed = Speed(work, self.rank, total, step, self.world, self.trackers)
+        with timed_collection(self.spec.levers.gc_steps) as collect:
+            while step < total:
+                line, flops = self.step(step)
+                step += 1
+                speed.step(step, line["loss"], line["tokens"], flops)
+                if step % cadence.logging_steps == 0:
+                    self.metrics.write(line)
+                if step % cadence.eval_steps == 0 or step == total:
+                    self.evaluate(step)
+                if step % cadence.save_steps == 0 or step == total:
+                    self.save(step)
+                collect(step)
         return speed
 
     def save(self, step: int) -> None:
@@ -109,6 +119,7 @@ class Training:
         rate = self._rate(step)
         set_learning_rate(self.optimizer, rate)
         self.optimizer.step()
+        self.types = self.types or require_types(self.spec, self.model, self.optimizer, self.mesh)
         self.optimizer.zero_grad(set_to_none=True)
         last = first + accumulation * self.world
         tokens, squares = self.rows.tokens(first, last)
@@ -163,9 +174,11 @@ class Training:
                     total[0] += float(losses[part].sum())
                     total[1] += float(labelled[part].sum())
         self.model.train()
-        # Without a backward pass FSDP leaves the root's parameters whole: neither shards nor checkpoint could be read.
-        assert isinstance(self.model, FSDPModule)
-        self.model.reshard()
+        # Without a backward pass FSDP leaves the root's parameters whole, and those of `unsharded_last_layers`: neither
+        # shards nor checkpoint could be read.
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
         told = gather([x for name in names for x in sums[name]], self.mesh)
         loss_of = {n: math.fsum(row[2 * i] for row in told) for i, n in enumerate(names)}
         count_of = {n: math.fsum(row[2 * i + 1] for row in told) for i, n in enumerate(names)}

@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import math
 import os
 import resource
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from scripts.train.trackers import Trackers
 
 # Dense bf16 peaks of the data sheets, FLOP/s; MFU is against these.
 _PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A40": 149.7e12}
 _PROGRESS_S = 5.0
+SPIKE_WINDOW, SPIKE_DEVIATIONS = 64, 6.0
 
 
 def round9(value: float) -> float:
@@ -21,11 +27,26 @@ def round9(value: float) -> float:
     return float(f"{value:.9g}")
 
 
+def is_spike(loss: float, before: list[float]) -> bool:
+    """Return whether a loss is more than 6 standard deviations above the mean of the up to 64 before it.
+
+    Fewer than 16 say nothing. The rule depends on metrics.jsonl alone, so a resumed training notes the same steps.
+    """
+    if len(before) < SPIKE_WINDOW // 4:
+        return False
+    mean = math.fsum(before) / len(before)
+    deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in before) / len(before))
+    return loss > mean + SPIKE_DEVIATIONS * deviation
+
+
 class Metrics:
     """The metrics.jsonl of a training; only rank 0 writes, the others' calls do nothing."""
 
-    def __init__(self, work: Path, rank: int) -> None:
-        self._path, self._rank = work / "metrics.jsonl", rank
+    def __init__(self, work: Path, rank: int, trackers: Trackers | None = None) -> None:
+        self._path, self._rank, self._trackers = work / "metrics.jsonl", rank, trackers
+        self._losses: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        self.spikes: list[int] = []
+        """Steps whose loss was noted as a spike, in this attempt."""
 
     @property
     def path(self) -> Path:
@@ -33,10 +54,20 @@ class Metrics:
         return self._path
 
     def write(self, line: dict[str, Any]) -> None:
-        """Append one line, floats rounded."""
+        """Append one line, floats rounded; a loss far above the ones before gets `"loss_spike": true`."""
         if self._rank == 0:
+            line = _rounded(line)
+            if "loss" in line:
+                if is_spike(line["loss"], list(self._losses)):
+                    line["loss_spike"] = True
+                    self.spikes.append(line["step"])
+                    text = f"loss {line['loss']:.4f} at step {line['step']} is a spike; rows {line['rows_digest']}"
+                    print(f"train: note: {text}", file=sys.stderr, flush=True)
+                self._losses.append(line["loss"])
+            if self._trackers is not None:
+                self._trackers.log(line)
             with self._path.open("a", encoding="utf-8") as handle:
-                handle.write(json.dumps(_rounded(line), ensure_ascii=False) + "\n")
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def flushed(self) -> tuple[int, str]:
         """Flush to the disk and return (length in bytes, SHA-256)."""
@@ -56,6 +87,8 @@ class Metrics:
         if self._rank == 0:
             with self._path.open("a+b") as handle:
                 handle.truncate(length)
+            lines = map(json.loads, self._path.read_text(encoding="utf-8").splitlines())
+            self._losses.extend(line["loss"] for line in lines if "loss" in line)
 
     def evaluations(self) -> dict[int, float]:
         """Return {step: evaluation loss} of all lines so far."""
@@ -87,7 +120,19 @@ def line_flops(config: Any, tokens: int, squares: int) -> float:
 class Speed:
     """Tokens/s, MFU and memory; and a progress line on stderr every few seconds. Rank 0 only."""
 
-    def __init__(self, work: Path, rank: int, total_steps: int, first_step: int, world: int) -> None:
+    def __init__(
+        self,
+        work: Path,
+        rank: int,
+        total_steps: int,
+        first_step: int,
+        world: int,
+        trackers: Trackers | None = None,
+    ) -> None:
+        self._trackers = trackers
+        # A bar for people; in a log file a line every few seconds.
+        show = rank == 0 and sys.stderr.isatty()
+        self._bar = tqdm(total=total_steps, initial=first_step, unit="step", disable=not show)
         self._path, self._rank, self._world = work / "speed.jsonl", rank, world
         self._total, self._first, self._tokens, self._flops = total_steps, first_step, 0, 0.0
         self._began = self._last = self._shown = time.perf_counter()
@@ -106,7 +151,12 @@ class Speed:
             line["mfu"] = flops / seconds / (self._peak * self._world)
         with self._path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
-        if now - self._shown >= _PROGRESS_S or step == self._total:
+        if self._trackers is not None:
+            self._trackers.log({k: v for k, v in line.items() if k != "seconds"})
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"loss {loss:.4f}, {tokens / seconds:,.0f} tok/s", refresh=False)
+            self._bar.update()
+        elif now - self._shown >= _PROGRESS_S or step == self._total:
             self._shown = now
             eta = (now - self._began) / (step - self._first) * (self._total - step)
             rate = self._tokens / (now - self._began)

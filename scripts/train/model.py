@@ -19,8 +19,9 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaRota
 
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import model_files, read_header
-from scripts.recipe.train import Numerics
-from scripts.train.attention import PACKED_SDPA
+from scripts.recipe.train import Levers, Numerics
+from scripts.train.attention import PACKED, Rows, require_isolation
+from scripts.train.levers import set_prefetch, wrap_layers
 from scripts.train.loss import summed_loss, token_losses
 from scripts.train.reader import Line
 
@@ -31,24 +32,21 @@ _COMPUTED = re.compile(r"\.rotary_emb\.inv_freq$")
 class PackedLlama(LlamaForCausalLM):  # type: ignore[misc,no-untyped-call,unused-ignore]
     """Llama whose forward pass goes from one packed line to its loss; same parameters, same names."""
 
+    kernel = "sdpa"
+    """Attention kernel (`numerics.attention`)."""
+    loss_chunk = 1024
+    """Tokens whose logits exist at one time; 0: all."""
+
     def forward(self, line: Line, per_token: bool = False) -> Tensor:
         """Return the summed loss of a line (scalar), or with `per_token` each token's loss [T] without gradient."""
-        lengths = line.lengths
-        extra: dict[str, Any] = {}
-        if self.config._attn_implementation == PACKED_SDPA:
-            extra["row_lengths"] = lengths
-        elif self.config._attn_implementation == "flash_attention_2":
-            # Given explicitly, since deriving them from position_ids waits for the GPU once a layer.
-            bounds = torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32).to(line.input_ids_T.device)
-            extra = {"cu_seq_lens_q": bounds, "cu_seq_lens_k": bounds}
-            extra |= {"max_length_q": max(lengths), "max_length_k": max(lengths)}
+        rows = Rows.of(self.kernel, line.lengths, line.input_ids_T.device)
         # use_cache=False and no attention_mask: with either, transformers drops the row boundaries silently.
         output = self.model(
-            input_ids=line.input_ids_T[None], position_ids=line.position_ids_T[None], use_cache=False, **extra
+            input_ids=line.input_ids_T[None], position_ids=line.position_ids_T[None], use_cache=False, rows=rows
         )
         hidden_TD = output.last_hidden_state[0]
         loss = token_losses if per_token else summed_loss
-        return loss(hidden_TD, self.lm_head.weight, line.targets_T)
+        return loss(hidden_TD, self.lm_head.weight, line.targets_T, self.loss_chunk)
 
 
 def weight_dtype(numerics: Numerics) -> torch.dtype:
@@ -56,7 +54,9 @@ def weight_dtype(numerics: Numerics) -> torch.dtype:
     return torch.bfloat16 if numerics.precision == "pure_bf16" else torch.float32
 
 
-def build_model(base: Path, config: dict[str, Any], numerics: Numerics, mesh: DeviceMesh) -> PackedLlama:
+def build_model(
+    base: Path, config: dict[str, Any], numerics: Numerics, mesh: DeviceMesh, levers: Levers | None = None
+) -> PackedLlama:
     """Return the base model, one FSDP2 group a decoder layer and one for the rest, on `mesh`.
 
     Args:
@@ -64,38 +64,44 @@ def build_model(base: Path, config: dict[str, Any], numerics: Numerics, mesh: De
         config: its checked config.json.
         numerics: precision, attention, memory.
         mesh: one-dimensional mesh of all ranks; `cpu` (gloo) and `cuda` (nccl) take the same path.
+        levers: what makes it faster or smaller.
 
     Raises:
         StageError: a tensor is missing, superfluous or of another shape, or the attention can't be had here.
     """
-    model = sharded_model(config, numerics, mesh)
+    # Before weights are read: a kernel that mixes documents is refused, not used.
+    heads = int(config["num_attention_heads"])
+    head_width = int(config["hidden_size"]) // heads
+    require_isolation(numerics.attention, torch.device(mesh.device_type), _compute(numerics), heads, head_width)
+    model = sharded_model(config, numerics, mesh, levers)
     materialize(model, numerics, mesh)
     _load(model, base, mesh)
     require_sharded(model, mesh, weight_dtype(numerics))
     return model
 
 
-def sharded_model(config: dict[str, Any], numerics: Numerics, mesh: DeviceMesh) -> PackedLlama:
-    """Return the model wrapped by FSDP2 on the meta device: no memory is taken yet (the plan starts here too).
-
-    Raises:
-        StageError: the attention can't be had here.
-    """
-    dtype = weight_dtype(numerics)
+def sharded_model(
+    config: dict[str, Any], numerics: Numerics, mesh: DeviceMesh, levers: Levers | None = None
+) -> PackedLlama:
+    """Return the model wrapped by FSDP2 on the meta device: no memory is taken yet (the plan starts here too)."""
+    dtype, levers = weight_dtype(numerics), levers or Levers()
     with torch.device("meta"):
         model = PackedLlama(LlamaConfig(**config))
         nn.Module.to(model, dtype)
-    name = PACKED_SDPA if numerics.attention == "sdpa" else numerics.attention
-    try:
-        model.set_attn_implementation(name)
-    except (ImportError, ValueError) as error:
-        raise StageError(f"numerics.attention {numerics.attention}: {error}; install it or use sdpa") from None
-    compute = torch.bfloat16 if numerics.precision == "fp32_master" else None
-    policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32 if compute else None)
+    model.kernel, model.loss_chunk = numerics.attention, levers.loss_chunk
+    model.set_attn_implementation(PACKED)
+    master = numerics.precision == "fp32_master"
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if master else None, reduce_dtype=torch.float32 if master else None
+    )
     memory = CPUOffloadPolicy() if _offloads(numerics, mesh) else OffloadPolicy()
-    for layer in model.model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=memory)
+    layers = model.model.layers
+    wrap_layers(layers, levers, checkpointing=numerics.gradient_checkpointing)
+    for i, layer in enumerate(layers):
+        kept = i >= len(layers) - levers.unsharded_last_layers
+        fully_shard(layer, mesh=mesh, mp_policy=policy, offload_policy=memory, reshard_after_forward=not kept)
     fully_shard(model, mesh=mesh, mp_policy=policy, offload_policy=memory)
+    set_prefetch(layers, levers.prefetch_layers)
     return model
 
 
@@ -104,9 +110,11 @@ def materialize(model: PackedLlama, numerics: Numerics, mesh: DeviceMesh) -> Non
     model.to_empty(device="cpu" if _offloads(numerics, mesh) else mesh.device_type)
     # The only buffers are RoPE's frequencies, which to_empty left undefined; they stay fp32 whatever the weights are.
     model.model.rotary_emb = LlamaRotaryEmbedding(model.config).to(mesh.device_type)
-    if numerics.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
+
+
+def _compute(numerics: Numerics) -> torch.dtype:
+    return torch.bfloat16 if numerics.precision == "fp32_master" else weight_dtype(numerics)
 
 
 def _offloads(numerics: Numerics, mesh: DeviceMesh) -> bool:

@@ -1,14 +1,20 @@
 """The process group, and the few numbers that ranks tell each other each step."""
 
 import os
+import time
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore, rendezvous  # type: ignore[attr-defined]
 
 from scripts.artifact.stage import StageError
 from scripts.recipe.train import Launch
+
+_JOIN_S = 600
+"""Importing torch from a cold network file system takes minutes."""
 
 
 def join(launch: Launch) -> DeviceMesh:
@@ -26,13 +32,40 @@ def join(launch: Launch) -> DeviceMesh:
         if torch.cuda.device_count() <= local_rank:
             raise StageError(f"launch.device is cuda: process {local_rank} found {torch.cuda.device_count()} GPUs")
         torch.cuda.set_device(local_rank)
+    store, rank, _ = next(rendezvous("env://", timeout=timedelta(seconds=_JOIN_S)))
+    roll_call(store, rank, world, _JOIN_S)
     backend = "nccl" if launch.device == "cuda" else "gloo"
     # An hour: rank 0 alone writes the weights of a 13B model while the others wait.
-    dist.init_process_group(backend, timeout=timedelta(hours=1))
+    group = PrefixStore("group", store)
+    dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=timedelta(hours=1))
     mesh = init_device_mesh(launch.device, (world,))
     if dist.get_world_size() != launch.processes or mesh.size() != launch.processes:
         raise StageError(f"the process group has {dist.get_world_size()} members, not {launch.processes}")
     return mesh
+
+
+def roll_call(store: Any, rank: int, world: int, patience_s: float) -> None:
+    """Wait until every rank is there, once; without this a missing process shows as an hour of silence.
+
+    Args:
+        store: a `torch.distributed` store that all ranks reach.
+        rank: this process's.
+        world: how many there must be.
+        patience_s: seconds to wait for the others.
+
+    Raises:
+        StageError: a rank came twice, or some did not come within `patience_s` seconds.
+    """
+    if store.add(f"here/{rank}", 1) > 1:
+        raise StageError(f"rank {rank} of {world} joined twice: the training was launched twice; end one of them")
+    deadline = time.monotonic() + patience_s
+    missing = list(range(world))
+    while missing := [r for r in missing if not store.check([f"here/{r}"])]:
+        if time.monotonic() > deadline:
+            shown = ", ".join(map(str, missing[:16]))
+            text = f"of {world} processes these ranks did not join within {patience_s:.0f} s: {shown}"
+            raise StageError(f"{text}; see their nodes' messages above")
+        time.sleep(0.05)
 
 
 def gather(values: list[float], mesh: DeviceMesh) -> list[list[float]]:

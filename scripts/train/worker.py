@@ -21,6 +21,7 @@ from scripts.train.optimizer import build_optimizer
 from scripts.train.ranks import barrier, join
 from scripts.train.reader import PackedRows
 from scripts.train.save import save_model
+from scripts.train.trackers import Trackers
 
 _LOCK_WAIT_S = 120
 
@@ -57,18 +58,22 @@ def train(task: Task) -> None:
     barrier(mesh)
     facts: dict[str, Any] = json.loads((task.pack / "pack.json").read_text(encoding="utf-8"))
     config = read_config(task.base)
-    model = build_model(task.base, config, spec.numerics, mesh)
+    model = build_model(task.base, config, spec.numerics, mesh, spec.levers)
     optimizer = build_optimizer(model, spec.optimizer)
-    metrics = Metrics(task.work, mesh.get_local_rank())
+    trackers = Trackers(list(spec.trackers), task.curves, spec.model)
+    metrics = Metrics(task.work, mesh.get_local_rank(), trackers)
     checkpoints = Checkpoints(task.work, task.fingerprint, mesh, metrics)
     keep = facts["boundary_label"] == "keep"
     rows, validation = (
         PackedRows(task.pack, split, keep_boundary=keep, bos_id=facts["bos_id"]) for split in ("train", "validation")
     )
     training = Training(
-        spec, facts, task.pack, model, optimizer, mesh, rows, validation, metrics, checkpoints, stop_asked
+        spec, facts, task.pack, model, optimizer, mesh, rows, validation, metrics, checkpoints, stop_asked, trackers
     )
-    speed = training.run(task.work)
+    try:
+        speed = training.run(task.work)
+    finally:
+        trackers.finish()
     _publish(task, training, speed)
     barrier(mesh)
     if lock is not None:
@@ -117,8 +122,13 @@ def _publish(task: Task, training: Training, speed: Speed) -> None:
         "settings": spec.identity(),
     }
     (task.out / "train.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    result = {"files": files, "tensors": tensors, "facts": speed.facts(), "counts": summary}
+    result = {"files": files, "tensors": tensors, "facts": {**speed.facts(), **_found(training)}, "counts": summary}
     write_atomic(task.work / RESULT, json.dumps(result))
+
+
+def _found(training: Training) -> dict[str, Any]:
+    """Return what was asserted at the start, and the steps whose loss was noted as a spike."""
+    return {"asserted": training.types, "loss_spikes": training.metrics.spikes}
 
 
 def _deterministic(tf32: bool) -> None:

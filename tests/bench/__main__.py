@@ -3,7 +3,15 @@
 import runpy
 import sys
 
-BENCHES = ("bench_workflow", "bench_pack", "bench_dedup", "bench_merge", "bench_benchmark", "bench_scorer")
+BENCHES = (
+    "bench_workflow",
+    "bench_pack",
+    "bench_dedup",
+    "bench_merge",
+    "bench_benchmark",
+    "bench_scorer",
+    "bench_train",
+)
 
 
 def main() -> None:

@@ -15,8 +15,12 @@ from transformers.models.llama.configuration_llama import LlamaConfig
 
 from scripts.artifact.stage import Job, StageError
 from scripts.artifact.tensors import digest_safetensors
-from scripts.recipe.train import TrainSpec
+from scripts.recipe.train import Launch, TrainSpec
+from scripts.train import node
+from scripts.train.handover import Task
+from scripts.train.launch import check_nodes, claim_path, start_command, take_claims
 from scripts.train.model import PackedLlama, require_sharded
+from scripts.train.ranks import roll_call
 from tests.conftest import ROOT
 from tests.unit.test_train_alone import reference
 from tests.unit.train_fixtures import CONFIG, alone, make_base, make_pack, make_spec, payload, read_metrics, train
@@ -74,6 +78,10 @@ def test_the_payload_is_a_model_folder_with_its_metrics(whole: Job[TrainSpec], b
     digest, tensors = digest_safetensors(whole.out / "model.safetensors")
     assert (whole.digests["model.safetensors"], whole.tensors) == (digest, tensors)
     assert whole.facts["tokens_per_s"] > 0
+    kinds = {name: whole.facts["asserted"][name] for name in ("world_size", "weights", "gradients", "optimizer_state")}
+    kind = "float32"
+    assert kinds == {"world_size": 2, "weights": kind, "gradients": kind, "optimizer_state": kind}
+    assert whole.facts["loss_spikes"] == []
     line = next(line for line in read_metrics(whole.out) if "loss" in line)
     assert list(line) == ["step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "rows_digest"]
 
@@ -109,6 +117,107 @@ def _workers(work: Path) -> list[int]:
         if "scripts.train.worker" in command and "accelerate.commands.launch" not in command:
             found += [int(entry.name)] if any(part.startswith(str(work)) for part in command) else []
     return found
+
+
+SRUN = """
+import os, subprocess, sys, threading
+# What srun does, on this machine: one task a node, its place in the environment, standard input to all.
+count = int(next(a for a in sys.argv if a.startswith("--nodes=")).split("=")[1])
+command = sys.argv[1 + next(i for i, a in enumerate(sys.argv[1:]) if not a.startswith("--")):]
+told = {"SLURM_STEP_NUM_NODES": str(count), "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1"}
+places = [{**os.environ, **told, "SLURM_NODEID": str(n)} for n in range(count)]
+tasks = [subprocess.Popen(command, stdin=subprocess.PIPE, env=place) for place in places]
+
+def pass_end_of_input():
+    sys.stdin.read()
+    for task in tasks:
+        task.stdin.close()
+
+threading.Thread(target=pass_end_of_input, daemon=True).start()
+sys.exit(max(abs(task.wait()) for task in tasks))
+"""
+
+
+@pytest.fixture
+def srun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program `srun` that starts its tasks on this machine, inside a Slurm job of its own words."""
+    path = tmp_path / "bin" / "srun"
+    path.parent.mkdir()
+    path.write_text(f"#!{sys.executable}\n{SRUN}")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", str(os.getpid()))
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    return path
+
+
+TWO_NODES = {"nodes": 2, "processes_per_node": 1}
+
+
+@pytest.mark.slow
+def test_two_nodes_of_one_process_train_the_bytes_of_one_node_of_two(
+    whole: Job[TrainSpec], base: Path, pack: Path, srun: Path, tmp_path: Path
+) -> None:
+    job = train(tmp_path / "nodes", make_spec(launch=TWO_NODES, trackers=["tensorboard"]), base, pack)
+    found, wanted = payload(job), payload(whole)
+    # train.json names the launch, which differs.
+    assert {n for n in wanted if found[n] != wanted[n]} == {"train.json"}
+    assert job.facts["asserted"]["nodes"] == 2
+    assert list((job.work / "tensorboard" / "tuned").glob("events.*"))
+    assert list(job.work.glob("task-*")) == []
+
+
+def test_a_node_that_is_started_twice_is_named(
+    base: Path, pack: Path, srun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tmp_path / "task-1.json"
+    spec = make_spec(launch=TWO_NODES)
+    Task(spec, base, pack, tmp_path, tmp_path, {}, tmp_path).write(task)
+    claim_path(task, 1).touch()
+    told = {"SLURM_STEP_NUM_NODES": "2", "SLURM_LAUNCH_NODE_IPADDR": "127.0.0.1", "SLURM_NODEID": "1"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StageError, match="node 1 of 2 was started twice for task-1.json: the training was launched"):
+        node.main(task)
+    assert take_claims(task, 2) == [0]
+    assert take_claims(task, 2) == [0, 1]
+
+
+def test_several_nodes_need_slurm_and_its_number_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = make_spec(launch=TWO_NODES).launch
+    with pytest.raises(StageError, match="launch.nodes is 2, .* found no SLURM_JOB_ID; .* or set nodes: 1"):
+        check_nodes(launch, {"PATH": ""})
+    with pytest.raises(StageError, match="found no srun"):
+        check_nodes(launch, {"PATH": "", "SLURM_JOB_ID": "5"})
+    told = {"SLURM_NODEID": "1", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.1", "SLURM_JOB_ID": "70001"}
+    assert node.place(launch, {**told, "SLURM_STEP_NUM_NODES": "2"}) == (1, "10.0.0.1", 30_001)
+    with pytest.raises(StageError, match=r"srun started 3 nodes, launch\.nodes is 2"):
+        node.place(launch, {**told, "SLURM_STEP_NUM_NODES": "3"})
+    with pytest.raises(StageError, match="SLURM_STEP_NUM_NODES is not set"):
+        node.place(launch, told)
+    command = start_command(Launch(device="cuda", nodes=2, processes_per_node=8), Path("t.json"))
+    assert command[:3] == ["srun", "--nodes=2", "--ntasks=2"] and "--gpus-per-node=8" in command
+
+
+def test_a_rank_that_comes_twice_or_not_at_all_is_named() -> None:
+    from torch.distributed import HashStore
+
+    store = HashStore()
+    with pytest.raises(StageError, match="of 3 processes these ranks did not join within 0 s: 1, 2"):
+        roll_call(store, 0, 3, 0.0)
+    with pytest.raises(StageError, match="rank 0 of 3 joined twice: the training was launched twice"):
+        roll_call(store, 0, 3, 0.0)
+
+
+@pytest.mark.slow
+def test_sigusr1_writes_a_checkpoint_and_makes_the_job_be_retried(base: Path, pack: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    door = _start(make_spec(), base, pack, tmp_path / "out", work)
+    _wait_for_step(work, 1, door)
+    door.send_signal(signal.SIGUSR1)
+    assert door.wait(60) == 128 + signal.SIGUSR1, door.stderr and door.stderr.read()
+    assert list((work / "checkpoints").glob("step-*/state.json"))
+    assert _workers(work) == []
 
 
 @pytest.mark.slow

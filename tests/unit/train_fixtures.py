@@ -126,7 +126,7 @@ def make_spec(**changed: Any) -> TrainSpec:
     }
     types = {"optimizer": Optimizer, "numerics": Numerics, "cadence": Cadence, "launch": Launch}
     made = {name: types[name](**{**keys, **changed.pop(name, {})}) for name, keys in sections.items()}
-    return TrainSpec(model="tuned", base="base", seed=1, **made, **changed)
+    return TrainSpec(model="tuned", base="base", seed=1, **made, **{"trackers": [], **changed})
 
 
 def make_job(root: Path, spec: TrainSpec, base: Path, pack: Path, work: Path | None = None) -> Job[TrainSpec]:
@@ -177,7 +177,8 @@ def train_alone(
     out, work = root / "out", work or root / "work"
     out.mkdir(parents=True)
     work.mkdir(parents=True, exist_ok=True)
-    task = Task(spec, base, pack, out, work, {"base": "a" * 64, **flatten(spec.identity(), "spec")})
+    fingerprint = {"base": "a" * 64, **flatten(spec.identity(), "spec")}
+    task = Task(spec, base, pack, out, work, fingerprint, work / "tensorboard")
     with alone() as mesh:
         monkeypatch.setattr(worker, "join", lambda _launch: mesh)
         # Under pytest standard input is closed, which a worker takes for the end of its door.
