@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from scripts.artifact.digest import ArtifactError
 
@@ -46,7 +46,7 @@ def ordered(make: Callable[[], Callable[[C], R]], chunks: Iterable[C], processes
                 busy.append((worker, chunk))
                 continue
             worker, done = busy.popleft()
-            result = _received(worker)
+            result: R = _received(worker)
             # The next chunk goes out before the result is looked at: only this process must never wait for work.
             worker[1].send(chunk)
             busy.append((worker, chunk))
@@ -87,16 +87,17 @@ def _serve(connection: "Connection[object, object]", make: Callable[[], Callable
             return
 
 
-def _received(worker: _Worker) -> R:  # type: ignore[type-var]
+def _received(worker: _Worker) -> Any:
     process, connection = worker
     try:
-        good, value = connection.recv()  # type: ignore[misc]
+        answer: Any = connection.recv()
     except (EOFError, ConnectionResetError):
         process.join()
         raise ArtifactError(
             f"a worker process ended with code {process.exitcode} (-9 is what a lack of memory gives); "
             "run the job with fewer --threads or more memory"
         ) from None
+    good, value = answer
     if not good:
         raise value
-    return value  # type: ignore[no-any-return]
+    return value

@@ -172,7 +172,9 @@ def mixture_batches(path: Path) -> tuple[int, "Iterator[pa.RecordBatch]"]:
         found = file.schema_arrow
         for name, wanted in _columns().items():
             if name not in found.names or not found.field(name).type.equals(wanted):
-                raise StageError(f"{path}: not a mixture's file: column {name} must be {wanted}; build the mixture again")
+                raise StageError(
+                    f"{path}: not a mixture's file: column {name} must be {wanted}; build the mixture again"
+                )
     except pa.ArrowException as error:
         raise StageError(f"{path}: not a mixture's file (id, source, segments of text, trained): {error}") from None
 

@@ -118,6 +118,7 @@ class Graph:
             cadence=train.cadence,
             launch=train.launch,
             max_shard_bytes=train.max_shard_bytes,
+            format=self.recipe.mixtures[train.mixture].format,
             seed=seed,
         )
         self._add("train", name, spec, [base, ("pack", name)])

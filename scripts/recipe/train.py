@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Positive, Ratio, Spec, Strict
+from scripts.recipe.prompt_format import FormatName
 
 
 class Optimizer(Strict):
@@ -105,4 +106,6 @@ class TrainSpec(Spec):
     launch: Launch = Launch()
     max_shard_bytes: Count = 5_000_000_000
     """Largest weight file written."""
+    format: FormatName = "metharme"
+    """Prompt format of the mixture; the trained model's chat template is that of this format."""
     seed: int

@@ -62,7 +62,9 @@ def prepare(results: Path, tokens: int) -> None:
     for folder in folders:
         (folder / SUMS).write_text(format_sums(hash_files(folder, payload_files(folder), CORES)), encoding="utf-8")
     size = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
-    print(f"corpus: about {tokens / 1e6:g} million tokens, {size / 1e6:,.0f} MB, in {time.perf_counter() - started:.0f} s")
+    print(
+        f"corpus: about {tokens / 1e6:g} million tokens, {size / 1e6:,.0f} MB, in {time.perf_counter() - started:.0f} s"
+    )
 
 
 def ours(results: Path) -> None:
@@ -71,7 +73,12 @@ def ours(results: Path) -> None:
              for name, kind in KINDS.items()}  # fmt: skip
     started = time.perf_counter()
     with ThreadPoolExecutor(CORES) as pool:
-        list(pool.map(lambda name: stage(results, "clean", name, specs[name].model_dump_json(), [f"download/{name}"], 1), specs))
+        list(
+            pool.map(
+                lambda name: stage(results, "clean", name, specs[name].model_dump_json(), [f"download/{name}"], 1),
+                specs,
+            )
+        )
     cleaned = time.perf_counter()
     mix = MixSpec.model_validate({"mixture": "mixture", "sources": {name: {} for name in KINDS}, "seed": 1})
     stage(results, "mix", "mixture", mix.model_dump_json(), [f"clean/{name}" for name in KINDS], CORES)
@@ -98,7 +105,17 @@ def ours(results: Path) -> None:
 def stage(results: Path, name: str, artifact: str, spec: str, inputs: list[str], threads: int) -> None:
     """Run one job as its rule does."""
     target = results / name / artifact / SUMS
-    command = [sys.executable, "-m", f"scripts.{name}", "--spec", spec, "--threads", str(threads), "--output", str(target)]
+    command = [
+        sys.executable,
+        "-m",
+        f"scripts.{name}",
+        "--spec",
+        spec,
+        "--threads",
+        str(threads),
+        "--output",
+        str(target),
+    ]
     target.unlink(missing_ok=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ATELIER_REBUILD": "1"}
     done = subprocess.run(

@@ -24,9 +24,9 @@ _WORDS_PER_TOKEN = 1 / 1.53
 _HEAD = (
     "the of and to a in that is was he for it with as his on be at by i this had not are but from or have an they "
     "which one you were her all she there would their we him been has when who will more no if out so said what up "
-    "its about into than them can only other new some could time these two may then do first any my now such like "
-    "our over man me even most made after also did many before must through years where much your way well down"
-).split()
+    "its about into than them can only other new some could time these two may then do first any my now such like our "
+    "over man me even most made after also did many before must through years where much your way well down"
+)
 
 
 class Kind(NamedTuple):
@@ -76,12 +76,13 @@ class Writer:
 
 
 def _vocabulary() -> list[str]:
-    found: dict[str, None] = dict.fromkeys(_HEAD)
+    found: dict[str, None] = dict.fromkeys(_HEAD.split())
     for path in sorted((ROOT / "tests" / "demo_texts").glob("*.yaml")):
         found.update(dict.fromkeys(re.findall(r"\b[a-z]{3,}\b", path.read_text(encoding="utf-8"))))
-    stems = [a + v + b for a in "b br c d dr f g gr h l m n p r s st t tr v w".split() for v in "aeiou" for b in
-             "l ll m n nd r rt s st t ck mp ng".split()]  # fmt: skip
-    ends = "er ing ed ly ness ful less able ment ion al ous est ish en or ity ism ance ward".split()
+    onsets = "b br c d dr f g gr h l m n p r s st t tr v w".split()  # noqa: SIM905
+    codas = "l ll m n nd r rt s st t ck mp ng".split()  # noqa: SIM905
+    ends = "er ing ed ly ness ful less able ment ion al ous est ish en or ity ism ance ward".split()  # noqa: SIM905
+    stems = [onset + vowel + coda for onset in onsets for vowel in "aeiou" for coda in codas]
     for first in ("", "un", "re", "out", "over", "in", "under"):
         found.update(dict.fromkeys(first + stem + end for end in ends for stem in stems))
     return list(found)[:_VOCABULARY]
