@@ -3,7 +3,7 @@
 import runpy
 import sys
 
-BENCHES = ("bench_workflow", "bench_pack", "bench_merge", "bench_benchmark")
+BENCHES = ("bench_workflow", "bench_pack", "bench_data", "bench_merge", "bench_benchmark")
 
 
 def main() -> None:

@@ -89,13 +89,16 @@ def ours(results: Path) -> None:
     facts = json.loads((results / "pack" / "packed" / "pack.json").read_text(encoding="utf-8"))
     tokens = facts["train_tokens"] + facts["validation_tokens"]
     print(f"{'stage':<20}{'wall s':>8}{'CPU s':>8}{'peak RSS MiB':>14}{'workers MiB':>13}")
+    busy = 0.0
     for name in [*(f"clean/{name}" for name in KINDS), "mix/mixture", "pack/packed"]:
         ran = json.loads((results / name / "provenance.json").read_text(encoding="utf-8"))
         peak, children = ran["peak_rss_bytes"] / 2**20, ran["children_peak_rss_bytes"] / 2**20
+        busy += ran["cpu_seconds"]
         print(f"{name:<20}{ran['seconds']:8.1f}{ran['cpu_seconds']:8.1f}{peak:14.0f}{children:13.0f}")
     for label, seconds in (("clean", cleaned - started), ("mix", mixed - cleaned), ("pack", packed - mixed)):
         print(f"{label:<20}{seconds:8.1f} s wall")
     whole = packed - started
+    print(f"CPU: {busy:.1f} s of all jobs, {tokens / busy:,.0f} tokens a CPU second")
     print(
         f"{tokens:,} tokens packed ({facts['dropped']['too_long']} rows too long) in {whole:.1f} s: "
         f"{tokens / whole:,.0f} tokens a second; slots filled {100 * facts['packing_efficiency']:.3f} %"
@@ -127,8 +130,25 @@ def stage(results: Path, name: str, artifact: str, spec: str, inputs: list[str],
 
 
 def peer(python: str, results: Path) -> None:
-    """Run `datasets.map` over the same files in a process of its own."""
-    print(f"datasets.map peer: {python}")
+    """Run `datasets.map` over the chats, in a process of its own, beside our clean, mix and pack of the same file."""
+    chats = results / "download" / "chats" / "chats.json"
+    program = ROOT / "tests" / "bench" / "data_peers.py"
+    cache = results / "peer-cache"
+    arguments = ["map", str(chats), str(results / "download" / "llama" / "tokenizer.json"), "4096", str(cache)]
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "HF_HOME": str(cache)}
+    done = subprocess.run(
+        [python, str(program), *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    shutil.rmtree(cache, ignore_errors=True)
+    if done.returncode:
+        print(f"datasets.map: failed: {done.stderr[-800:]}")
+        return
+    found = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"datasets.map, chats only, render -> encode_batch_fast -> TRL bfd: {found['tokens']:,} tokens in "
+        f"{found['wall_s']:.1f} s wall, {found['cpu_s']:.1f} CPU s: {found['tokens'] / found['wall_s']:,.0f} tokens a "
+        f"second, {found['tokens'] / found['cpu_s']:,.0f} a CPU second; peak RSS {found['rss_mib']:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":
