@@ -7,11 +7,13 @@ from pathlib import Path
 from scripts.artifact.stage import Job, StageError, run_stage
 from scripts.mix.card import SourceCounts, mix_json, readme
 from scripts.mix.choose import Row, Split, split
-from scripts.mix.episodes import episode_ids, episodes
-from scripts.mix.metharme import FormatError, Rendered, render
+from scripts.mix.episodes import Episode, episode_ids, episodes
 from scripts.mix.original import cut_turns, differences, taken
+from scripts.mix.render import FormatError, Rendered, render
+from scripts.mix.system_prompts import system_text
 from scripts.mix.write import OrderedFile
 from scripts.recipe.mix import MixSpec
+from scripts.recipe.prompt_format import FORMATS
 
 Places = dict[str, dict[str, list[tuple[str, int, Row]]]]
 """By source and episode: (split, position in its file, row) of each row made from it."""
@@ -92,19 +94,27 @@ def _write(job: Job[MixSpec], folders: Mapping[str, Path], parts: Split, counts:
         files = {"train": train, "validation": validation}
         for source, folder in folders.items():
             for episode in episodes(source, folder):
-                if episode["id"] not in places[source]:
+                wanted = places[source].get(episode.id)
+                if wanted is None:
                     continue
-                try:
-                    rendered = render(episode["system"], cut_turns(episode["turns"], job.spec.compat))
-                except FormatError as error:
-                    raise StageError(
-                        f"clean/{source}: episode {episode['id']!r}: {error}; allowed are user turns and model turns "
-                        "with text; rebuild it"
-                    ) from None
-                for part, position, row in places[source][episode["id"]]:
-                    segments = [segment._asdict() for segment in rendered.segments]
-                    files[part].put(position, {"id": row.id, "source": source, "segments": segments})
+                rendered = _rendered(job.spec, source, episode)
+                for part, position, row in wanted:
+                    files[part].put(position, row.id, source, rendered.segments)
                     _count(counts[source], part, rendered)
+
+
+def _rendered(spec: MixSpec, source: str, episode: Episode) -> Rendered:
+    system, templates = episode.system, spec.sources[source].system_prompts
+    turns = cut_turns(episode.turns, spec.compat)
+    if templates:
+        system = system_text(spec.seed, source, episode.id, templates, system, turns)
+    try:
+        return render(system, turns, FORMATS[spec.format])
+    except FormatError as error:
+        raise StageError(
+            f"clean/{source}: episode {episode.id!r}: {error}; allowed are user turns and model turns with text; "
+            "rebuild it"
+        ) from None
 
 
 def _count(counts: SourceCounts, part: str, rendered: Rendered) -> None:

@@ -7,6 +7,7 @@ or weight only adds rows, and all mixtures of a seed hold out the same conversat
 import heapq
 import math
 from collections.abc import Iterable, Mapping
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from scripts.recipe.base import keyed_hash
@@ -32,15 +33,21 @@ class Split(NamedTuple):
     validation: list[Row]
 
 
-def take(seed: int, source: str, ids: Iterable[str], share: Share) -> list[Row]:
+def take(seed: int, source: str, ids: Iterable[str], share: Share, chars: Mapping[str, int] | None = None) -> list[Row]:
     """Return the rows that a mixture takes of one source, sorted by episode id, repeats side by side.
 
-    The cap keeps the `max_rows` smallest hashes. Of `weight` the whole part is the number of repeats, the
-    fraction the share of the episodes that come once more (an expectation, decided for each episode alone).
+    Caps keep the smallest hashes: `max_rows` of them, and as many as fit into `max_chars`, for which `chars` gives the
+    length of each episode; the first that doesn't fit ends it, so that a larger cap only adds rows. Of `weight` the
+    whole part is the number of repeats, the fraction the share of the episodes that come once more (an expectation,
+    decided for each episode alone).
     """
     kept = list(ids)
-    if share.max_rows is not None and share.max_rows < len(kept):
-        kept = heapq.nsmallest(share.max_rows, kept, key=lambda i: (keyed_hash(seed, "mix.cap", source, i), i))
+    most = len(kept) if share.max_rows is None else share.max_rows
+    if most < len(kept) or share.max_chars is not None:
+        kept = heapq.nsmallest(most, kept, key=lambda i: (keyed_hash(seed, "mix.cap", source, i), i))
+    if share.max_chars is not None:
+        sums = accumulate((chars or {})[i] for i in kept)
+        kept = [i for i, total in zip(kept, sums, strict=True) if total <= share.max_chars]
     whole = math.floor(share.weight)
     rows = []
     for episode in sorted(kept):

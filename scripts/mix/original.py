@@ -12,16 +12,17 @@ import pyarrow.parquet as pq
 
 from scripts.artifact.stage import StageError
 from scripts.mix.choose import Row, take
-from scripts.mix.episodes import episode_ids, episodes
-from scripts.mix.metharme import render
+from scripts.mix.episodes import chars_by_id, episode_ids, episodes
+from scripts.mix.render import render
 from scripts.recipe.compat import MixCompat
 from scripts.recipe.mix import MixSpec, Share
+from scripts.recipe.prompt_format import FORMATS
 
 WINDOW_TOKENS = 2016
 """2,048 less 32."""
 TOKENS_A_WORD = 1.7
 
-Turns = list[Mapping[str, str | None]]
+Turns = list[tuple[str, str | None]]
 
 
 def taken(spec: MixSpec, source: str, folder: Path, ids: Sequence[str], share: Share) -> list[Row]:
@@ -35,12 +36,13 @@ def taken(spec: MixSpec, source: str, folder: Path, ids: Sequence[str], share: S
         share: what the recipe takes of it.
     """
     if spec.compat.window:
-        whole = {e["id"] for e in episodes(source, folder) if cut_turns(e["turns"], spec.compat)}
+        whole = {e.id for e in episodes(source, folder) if cut_turns(e.turns, spec.compat)}
         ids = [name for name in ids if name in whole]
     if source in spec.compat.first_rows and share.max_rows is not None:
         ids = _first_rows(source, folder, set(ids), share.max_rows + 1)
         share = share.model_copy(update={"max_rows": None})
-    return take(spec.seed, source, ids, share)
+    chars = chars_by_id(source, folder) if share.max_chars is not None else None
+    return take(spec.seed, source, ids, share, chars)
 
 
 def _first_rows(source: str, folder: Path, ids: set[str], count: int) -> list[str]:
@@ -75,13 +77,13 @@ def windowed(turns: Turns) -> Turns:
             total -= _tokens(window.pop(0))
             if total <= WINDOW_TOKENS:
                 break
-        if turn["role"] == "model":
+        if turn[0] == "model":
             longest = list(window)
     return longest
 
 
-def _tokens(turn: Mapping[str, str | None]) -> int:
-    return ceil(len((turn["text"] or "").split()) * TOKENS_A_WORD)
+def _tokens(turn: tuple[str, str | None]) -> int:
+    return ceil(len((turn[1] or "").split()) * TOKENS_A_WORD)
 
 
 def differences(spec: MixSpec, folders: Mapping[str, Path]) -> dict[str, Any]:
@@ -109,8 +111,8 @@ def _count(spec: MixSpec, folders: Mapping[str, Path]) -> tuple[int, int]:
         for row in taken(spec, source, folder, episode_ids(source, folder)[0], spec.sources[source]):
             copies[row.episode] = copies.get(row.episode, 0) + 1
         for episode in episodes(source, folder):
-            if episode["id"] in copies:
-                rendered = render(episode["system"], cut_turns(episode["turns"], spec.compat))
-                chars += copies[episode["id"]] * sum(len(segment.text) for segment in rendered.segments)
+            if episode.id in copies:
+                rendered = render(episode.system, cut_turns(episode.turns, spec.compat), FORMATS[spec.format])
+                chars += copies[episode.id] * sum(len(segment.text) for segment in rendered.segments)
         rows += sum(copies.values())
     return rows, chars

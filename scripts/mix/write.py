@@ -2,8 +2,9 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import accumulate, chain
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 _SEGMENTS = pa.list_(pa.struct([("text", pa.string()), ("trained", pa.bool_())]))
 SCHEMA = pa.schema([("id", pa.string()), ("source", pa.string()), ("segments", _SEGMENTS)])
+_Waiting = tuple[int, str, str, Sequence[tuple[str, bool]]]
 _DRAFT_SCHEMA = SCHEMA.append(pa.field("position", pa.int64()))
 
 # A bucket is a row group: 8,192 rows of a mean 4 kB are 35 MB. More than 256 buckets would run into the usual
@@ -33,7 +35,7 @@ class OrderedFile:
         self._path = path
         self._bucket_rows = max(_BUCKET_ROWS, ceil(rows / _MAX_BUCKETS))
         self._folder = work / path.stem
-        self._waiting: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        self._waiting: dict[int, list[_Waiting]] = defaultdict(list)
         self._drafts: dict[int, Any] = {}
         self._open = ExitStack()
 
@@ -42,10 +44,10 @@ class OrderedFile:
         self._folder.mkdir(parents=True)
         return self
 
-    def put(self, position: int, row: dict[str, Any]) -> None:
-        """Add `{"id", "source", "segments"}` as row number `position`."""
+    def put(self, position: int, name: str, source: str, segments: Sequence[tuple[str, bool]]) -> None:
+        """Add row number `position`: its id, its source, and (text, trained) of each segment."""
         bucket = position // self._bucket_rows
-        self._waiting[bucket].append({**row, "position": position})
+        self._waiting[bucket].append((position, name, source, segments))
         if len(self._waiting[bucket]) >= _WAITING_ROWS:
             self._flush(bucket)
 
@@ -67,7 +69,15 @@ class OrderedFile:
         if bucket not in self._drafts:
             path = self._folder / f"{bucket}.arrows"
             self._drafts[bucket] = self._open.enter_context(pa.ipc.new_stream(path, _DRAFT_SCHEMA))
-        self._drafts[bucket].write_batch(pa.RecordBatch.from_pylist(rows, schema=_DRAFT_SCHEMA))
+        positions, names, sources, segments = zip(*rows, strict=True)
+        offsets = list(accumulate(map(len, segments), initial=0))
+        texts, trained = zip(*chain.from_iterable(segments), strict=True)
+        parts = pa.StructArray.from_arrays(
+            [pa.array(texts, pa.string()), pa.array(trained, pa.bool_())], fields=list(_SEGMENTS.value_type)
+        )
+        lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), parts, type=_SEGMENTS)
+        columns = [pa.array(names, pa.string()), pa.array(sources, pa.string()), lists, pa.array(positions, pa.int64())]
+        self._drafts[bucket].write_batch(pa.RecordBatch.from_arrays(columns, schema=_DRAFT_SCHEMA))
 
     def _sorted_buckets(self) -> Iterator[pa.Table]:
         for bucket in sorted(self._drafts):

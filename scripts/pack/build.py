@@ -1,6 +1,7 @@
 """Pack: a mixture and a tokenizer -> token ids, labels, and which rows each (step, rank) reads. Training only obeys."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ def build(job: Job[PackSpec]) -> None:
         StageError: a tokenizer that can't be read or whose ids don't fit, a damaged mixture, or nothing to train on.
     """
     spec = job.spec
-    tokenizer = _tokenizer(job.named(spec.base))
-    mixture = job.named(spec.mixture)
+    base, mixture = job.named(spec.base), job.named(spec.mixture)
+    tokenizer = _tokenizer(base)
+    load = partial(load_tokenizer, base)
     try:
-        train, validation = (pack_split(mixture, split, job.out, tokenizer, spec) for split in ("train", "validation"))
+        train, validation = (
+            pack_split(mixture, split, job.out, load, spec, job.threads) for split in ("train", "validation")
+        )
     except TokenizerError as error:
         raise StageError(f"{mixture}: {error}") from None
     if not len(train.lengths):

@@ -17,7 +17,7 @@ from scripts.artifact.verify import results_root
 from scripts.recipe.tokenizer import Ids, Tokenizer, TokenizerError, load_tokenizer
 
 PLAIN, DIM, LEARNED, CONTROL, MARKER = "\x1b[0m", "\x1b[2m", "\x1b[32m", "\x1b[7m", "\x1b[1;36m"
-_MARKERS = re.compile(r"(<\|(?:system|user|model)\|>)")
+_MARKERS = re.compile(r"(<\|(?:system|user|model|im_start|im_end)\|>|^### (?:Instruction|Response):)", re.MULTILINE)
 
 
 def show(arguments: list[str]) -> int:

@@ -153,6 +153,7 @@ class Graph:
             launch=train.launch,
             trackers=train.trackers,
             max_shard_bytes=train.max_shard_bytes,
+            format=self.recipe.mixtures[train.mixture].format,
             seed=seed,
         )
         self._add("train", name, spec, [base, ("pack", name)])

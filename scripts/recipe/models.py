@@ -13,6 +13,7 @@ from scripts.recipe.fetch import Fetch
 from scripts.recipe.merge import MergeSettings
 from scripts.recipe.mix import Share
 from scripts.recipe.pack import PackSettings
+from scripts.recipe.prompt_format import FormatName
 from scripts.recipe.train import Cadence, Launch, Levers, Numerics, Optimizer, Trackers
 
 
@@ -65,8 +66,8 @@ class Suite(Strict):
 class Mixture(Strict):
     """What the fine-tunes read."""
 
-    format: Literal["metharme"] = "metharme"
-    """Prompt format: how roles become text."""
+    format: FormatName = "metharme"
+    """Prompt format: how roles become text, in training and in the chat template of what is trained."""
     val_set_size: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Share of rows held out for evaluation."""
     val_split: Literal["hash", "file_tail"] = "hash"

@@ -8,7 +8,8 @@ Literals such as `</s>` in a text are plain text here, never control tokens.
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +38,28 @@ class TokenizerError(ValueError):
 
 
 class _Memo(dict[str, bytes]):
-    """Ids of words seen before; at most 2^20 words (about 150 MB), then it starts anew."""
+    """Ids of words seen before; at most 2^20 words (about 150 MB), then it starts anew.
 
-    def __init__(self, encode: Callable[[str], Any], dtype: type[np.unsignedinteger[Any]]) -> None:
+    With `line_break`, the ids of one, a line break parts words too: a paragraph's last and next first word, joined,
+    would hardly be seen again. `unspaced` is the memo of words without a space before them; none: this one.
+    """
+
+    def __init__(
+        self,
+        encode: Callable[[str], Any],
+        dtype: type[np.unsignedinteger[Any]],
+        line_break: bytes | None,
+        unspaced: "_Memo | None" = None,
+    ) -> None:
         super().__init__()
         self._encode, self._dtype = encode, dtype
+        self._line_break = line_break
+        self._unspaced = self if unspaced is None else unspaced
 
     def __missing__(self, word: str) -> bytes:
+        if self._line_break is not None and "\n" in word:
+            first, *rest = word.split("\n")
+            return self._line_break.join([self[first], *map(self._unspaced.__getitem__, rest)])
         ids = np.asarray(self._encode(word), dtype=self._dtype).tobytes()
         if len(word) <= _MEMO_CHARS:
             if len(self) >= _MEMO_WORDS:
@@ -96,8 +112,12 @@ class SentencePieceTokenizer(Tokenizer):
         self.prefix = SPACE if self._plain.normalize("a") == f"{SPACE}a" else ""
         self.memo = memo and self._words_are_independent()
         encode = self._continued.encode
-        self._memo = _Memo(encode, self.dtype)
-        self._spaced = _Memo(lambda word: encode(SPACE + word), self.dtype)
+        line_break = None
+        if self.memo and all("\n" not in piece or piece == "\n" for piece in map(self._plain.id_to_piece, range(size))):
+            # No merge crosses a line break: in Llama's vocabulary it is a byte.
+            line_break = np.asarray(encode("\n"), dtype=self.dtype).tobytes()
+        self._memo = _Memo(encode, self.dtype, line_break)
+        self._spaced = _Memo(lambda word: encode(SPACE + word), self.dtype, line_break, self._memo)
 
     @property
     def processor(self) -> "sentencepiece.SentencePieceProcessor":
@@ -121,13 +141,18 @@ class SentencePieceTokenizer(Tokenizer):
         return self._ids(self._continued, "", text)
 
     def _ids(self, processor: "sentencepiece.SentencePieceProcessor", prefix: str, text: str) -> Ids:
+        parts: Iterable[bytes]
         if not text:
             return np.zeros(0, dtype=self.dtype)
         try:
             if not self.memo:
                 return np.asarray(processor.encode(text), dtype=self.dtype)
-            if prefix and text[0] != " " and "  " not in text and SPACE not in text:
-                # Every word has exactly one space before it. Splitting takes a third of the regex's time.
+            single = "  " not in text and SPACE not in text
+            # Every word has exactly one space before it. Splitting takes a third of the regex's time.
+            if single and not prefix:
+                first, *words = text.split(" ")
+                parts = chain((self._memo[first],), map(self._spaced.__getitem__, words))
+            elif single and text[0] != " ":
                 parts = map(self._spaced.__getitem__, text.split(" "))
             else:
                 parts = map(self._memo.__getitem__, _WORDS.findall(prefix + text.replace(" ", SPACE)))

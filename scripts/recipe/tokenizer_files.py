@@ -4,22 +4,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scripts.recipe.prompt_format import FORMATS
 from scripts.recipe.tokenizer import SPACE, SentencePieceTokenizer, TokenizerError
 
 if TYPE_CHECKING:
     import tokenizers
 
-# Metharme: markers are plain text (the vocabulary stays as it is), nothing stands between turns, and a model turn
-# ends in the end token. The reference string of the announcement's models is a unit test.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ '<|system|>' + message['content'] }}"
-    "{% elif message['role'] == 'user' %}{{ '<|user|>' + message['content'] }}"
-    "{% elif message['role'] == 'assistant' %}{{ '<|model|>' + message['content'] + eos_token }}"
-    "{% else %}{{ raise_exception('Metharme knows the roles system, user and assistant, not ' + message['role']) }}"
-    "{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|model|>' }}{% endif %}"
-)
+# A new model gets the announcement's format; training puts that of its mixture in its place.
+CHAT_TEMPLATE = FORMATS["metharme"].chat_template()
 # What conversions get wrong: runs of spaces, bytes, marks outside the vocabulary, control tokens as plain text.
 _HOSTILE = (
     *(" " * n + "x" + " " * n for n in range(40)),

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from scripts.recipe.base import Count, Name, Positive, Ratio, Spec, Strict
+from scripts.recipe.prompt_format import FormatName
 
 Attention = Literal["sdpa", "flex_attention", "torch_varlen", "flash_attention_2", "flash_attention_3"]
 """Attention kernels that can be told where packed rows begin."""
@@ -154,6 +155,8 @@ class TrainSpec(Spec):
     trackers: Trackers = ["tensorboard"]
     max_shard_bytes: Count = 5_000_000_000
     """Largest weight file written."""
+    format: FormatName = "metharme"
+    """Prompt format of the mixture; the trained model's chat template is that of this format."""
     seed: int
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import IO, Any
 import torch
 
 from scripts.artifact.stage import StageError
+from scripts.recipe.prompt_format import write_chat_template
 from scripts.train.checkpoint import Checkpoints
 from scripts.train.checks import read_config
 from scripts.train.handover import FAILURE, RESULT, CollectiveError, Task, write_atomic
@@ -102,6 +103,7 @@ def _publish(task: Task, training: Training, speed: Speed) -> None:
     )
     if mesh.get_local_rank() != 0:
         return
+    write_chat_template(task.out, spec.format)
     content = metrics.path.read_bytes()
     (task.out / "metrics.jsonl").write_bytes(content)
     losses = metrics.evaluations()

@@ -6,6 +6,7 @@ import sys
 BENCHES = (
     "bench_workflow",
     "bench_pack",
+    "bench_data",
     "bench_dedup",
     "bench_merge",
     "bench_benchmark",

@@ -3,7 +3,9 @@
 Needs the real tokenizer and texts (environment variable ATELIER_REAL_DATA, default `../shared/data`).
 """
 
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -14,6 +16,8 @@ from pathlib import Path
 os.environ.update(RAYON_NUM_THREADS="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
 
 import numpy as np
+import tokenizers
+from numpy.typing import NDArray
 
 from scripts.pack.best_fit import best_fit
 from scripts.pack.consecutive import permutation, walked
@@ -44,17 +48,21 @@ def bench_tokenizers() -> None:
     size = sum(len(text.encode()) for text in texts) / 1e6
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer_files(model, Path(folder), CAPACITY)
-        fast = FastTokenizer((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"), "<s>", "</s>")
+        definition = (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
+    fast = FastTokenizer(definition, "<s>", "</s>")
     memo, plain = SentencePieceTokenizer(model), SentencePieceTokenizer(model, memo=False)
     print(f"tokenizing {size:.2f} MB in {len(texts):,} texts, MB per CPU second")
     for name, encode in (
         ("sentencepiece", plain.encode),
-        ("tokenizers, our tokenizer.json", fast.encode),
+        ("tokenizers, encode", fast.encode),
         ("word memo, cold", memo.encode),
         ("word memo, warm", memo.encode),
     ):
         seconds = cpu_seconds(lambda encode=encode: [encode(text) for text in texts])  # type: ignore[misc]
         print(f"  {name:32} {size / seconds:7.2f}")
+    batched = tokenizers.Tokenizer.from_str(definition)
+    seconds = cpu_seconds(lambda: batched.encode_batch_fast(texts, add_special_tokens=False))
+    print(f"  {'tokenizers, encode_batch_fast':32} {size / seconds:7.2f}")
     differing = sum(
         not (np.array_equal(memo.encode(t), plain.encode(t)) and np.array_equal(fast.encode(t), plain.encode(t)))
         for t in texts
@@ -80,6 +88,28 @@ def bench_packing() -> None:
         batches = walked(permutation(count, 43), lengths, 8 * CAPACITY)
         fill = tokens / (len(batches) * 8 * CAPACITY)
         print(f"consecutive, {count:,} rows: {seconds:.3f} s an epoch, {100 * fill:.2f} % filled")
+        if count == 100_000:
+            peers(lengths)
+
+
+def peers(lengths: NDArray[np.int64]) -> None:
+    """Print the same of TRL and of axolotl's method, by the Python that PACK_PEERS_PYTHON names."""
+    python = os.environ.get("PACK_PEERS_PYTHON")
+    if not python:
+        print("TRL: not run; set PACK_PEERS_PYTHON")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(Path(folder) / "lengths.npy", lengths)
+        program = Path(__file__).with_name("data_peers.py")
+        command = [python, str(program), "pack", f"{folder}/lengths.npy", str(CAPACITY)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"TRL: failed: {done.stderr[-800:]}")
+        return
+    for label, (bins, seconds) in json.loads(done.stdout.splitlines()[-1]).items():
+        print(
+            f"{label}, {len(lengths):,} rows: {seconds:.2f} s, {100 * lengths.sum() / (bins * CAPACITY):.3f} % filled"
+        )
 
 
 if __name__ == "__main__":

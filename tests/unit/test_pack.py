@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from scripts.artifact.stage import Job, StageError
 from scripts.pack.build import build
 from scripts.pack.npy import NpyWriter
-from scripts.pack.rows import encode_row
+from scripts.pack.rows import encode_row, pack_split
 from scripts.pack.show import show
 from scripts.recipe.pack import PackSettings, PackSpec
 from scripts.recipe.tokenizer import SentencePieceTokenizer, load_tokenizer
@@ -154,6 +155,25 @@ def test_payload_is_whole_and_reproducible(small: Path, tmp_path: Path) -> None:
     subprocess.run(command, check=True, env={"PYTHONHASHSEED": "9", "PYTHONPATH": "."})
     for path in first.iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("memo", [True, False])
+def test_any_number_of_processes_gives_the_same_bytes(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memo: bool
+) -> None:
+    """Also with the plain tokenizer, which a vocabulary gets whose words depend on each other."""
+    mix = write_mix(tmp_path / "mix" / "chats", rows=60, long_rows=3)
+    monkeypatch.setattr("scripts.pack.rows._BATCH_ROWS", 7)
+    expected = make(tmp_path, "expected", small, spec(), mix)
+    monkeypatch.setattr("scripts.pack.rows._ROWS_WORTH_A_PROCESS", 1)
+    load = partial(SentencePieceTokenizer, (small / "tokenizer.model").read_bytes(), memo)
+    for threads in (1, 3):
+        out = tmp_path / f"{threads}"
+        out.mkdir()
+        for split in ("train", "validation"):
+            pack_split(mix, split, out, load, spec(), threads)
+        for path in out.iterdir():
+            assert path.read_bytes() == (expected / path.name).read_bytes(), path.name
 
 
 def test_bad_input_is_one_clear_error(small: Path, tmp_path: Path) -> None:

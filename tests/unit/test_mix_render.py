@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.mix.metharme import MARKERS, FormatError, Rendered, Segment, render
+from scripts.mix.render import FormatError, Rendered, Segment, render
+
+MARKERS = {"system": "<|system|>", "user": "<|user|>", "model": "<|model|>"}
 
 
-def turn(role: str, text: str) -> dict[str, str | None]:
-    return {"role": role, "text": text}
+def turn(role: str, text: str) -> tuple[str, str | None]:
+    return role, text
 
 
 def text_of(rendered: Rendered) -> str:
@@ -56,10 +58,10 @@ def test_literal_markers_cannot_begin_a_turn() -> None:
         ([], "no model turn"),
         ([turn("user", "a"), turn("model", " ")], "turn 2 is a blank model turn"),
         ([turn("narrator", "a"), turn("model", "b")], "turn 1 has role 'narrator'"),
-        ([turn("user", "a"), {"role": "model", "text": None}], "turn 2 is a blank model turn"),
+        ([turn("user", "a"), ("model", None)], "turn 2 is a blank model turn"),
     ],
 )
-def test_what_the_format_cannot_hold(turns: list[dict[str, str | None]], message: str) -> None:
+def test_what_the_format_cannot_hold(turns: list[tuple[str, str | None]], message: str) -> None:
     with pytest.raises(FormatError, match=message):
         render("s", turns)
 
@@ -73,9 +75,9 @@ def test_markers_count_turns_whatever_the_texts_hold(system: str, said: list[tup
     turns = [turn(role, text + "." if role == "model" else text) for role, text in [*said, ("model", "end")]]
     rendered = render(system, turns)
     for role, marker in MARKERS.items():
-        wanted = bool(system.strip()) if role == "system" else sum(t["role"] == role for t in turns)
+        wanted = bool(system.strip()) if role == "system" else sum(t[0] == role for t in turns)
         assert text_of(rendered).count(marker) == wanted
     assert [s.text for s in rendered.segments if s.trained][-1] == "end."
     assert rendered.segments[-1].trained
-    again = render("", [{"role": "model", "text": s.text} for s in rendered.segments if s.trained])
+    again = render("", [("model", s.text) for s in rendered.segments if s.trained])
     assert again.markers_disarmed == 0
