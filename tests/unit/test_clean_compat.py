@@ -223,9 +223,9 @@ def test_window_has_the_measured_extent() -> None:
         turns = []
         for index in range(60):
             words = max(1, round(-45 * math.log(1 - drawn.random())))
-            turns.append({"role": "model" if index % 2 else "user", "text": f"{index} " + "w " * (words - 1)})
+            turns.append(("model" if index % 2 else "user", f"{index} " + "w " * (words - 1)))
         left = windowed(turns)
-        last = int((left[-1]["text"] or "").split()[0]) + 1
+        last = int((left[-1][1] or "").split()[0]) + 1
         cut += last < 60
         lost += 60 - last
         totals = itertools.accumulate(_tokens(turn) for turn in turns)
@@ -235,8 +235,8 @@ def test_window_has_the_measured_extent() -> None:
 
 
 def test_window_on_small_chats() -> None:
-    def turn(index: int, words: int) -> dict[str, str | None]:
-        return {"role": "model" if index % 2 else "user", "text": "w " * words}
+    def turn(index: int, words: int) -> tuple[str, str | None]:
+        return "model" if index % 2 else "user", "w " * words
 
     short = [turn(i, 10) for i in range(6)]
     assert windowed(short) == short
