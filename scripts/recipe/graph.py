@@ -35,6 +35,11 @@ def artifact_path(artifact: Artifact) -> str:
     return f"{stage}/{name}" if name else stage
 
 
+def _origins(job: Job) -> tuple[Artifact, ...]:
+    """Return what a job is made from: of a source's inputs its own download, not the benchmarks it must not quote."""
+    return job.inputs[:1] if job.stage == "clean" else job.inputs
+
+
 class Graph:
     """All jobs of a recipe, by (stage, name)."""
 
@@ -169,13 +174,13 @@ class Graph:
         """Tell each merge what lies before it, once all jobs are known."""
         for artifact, job in self.jobs.items():
             if isinstance(job.spec, MergeSpec):
-                before = {artifact_path(a): list(map(artifact_path, self.jobs[a].inputs)) for a in self._before(job)}
+                before = {artifact_path(a): list(map(artifact_path, _origins(self.jobs[a]))) for a in self._before(job)}
                 self.jobs[artifact] = replace(job, spec=job.spec.model_copy(update={"lineage": before}))
 
     def _before(self, job: Job) -> list[Artifact]:
         """Return all that a job is made from, each after its own inputs."""
         found: list[Artifact] = []
-        for artifact in job.inputs:
+        for artifact in _origins(job):
             found += [a for a in (*self._before(self.jobs[artifact]), artifact) if a not in found]
         return found
 
