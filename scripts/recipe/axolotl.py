@@ -213,7 +213,7 @@ def _renamed(key: str, value: Any, sections: dict[str, dict[str, Any]]) -> tuple
         return "renamed", f"numerics.fsdp_offload_params, by the preset; the plan says whether {value} is needed"
     if value is not True:
         return "renamed", "numerics.attention: not this kernel"
-    numerics["attention"] = "flash_attention_2" if key == "flash_attention" else "sdpa"
+    numerics["attention"] = "torch_varlen" if key == "flash_attention" else "sdpa"
     return "renamed", f"numerics.attention: {numerics['attention']}"
 
 

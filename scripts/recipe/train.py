@@ -53,7 +53,7 @@ class Numerics(Strict):
     """TensorFloat-32 in fp32 matrix products, on GPUs that have it."""
     gradient_checkpointing: bool = True
     """Recompute each layer in the backward pass instead of keeping its activations."""
-    attention: Attention = "flash_attention_2"
+    attention: Attention = "torch_varlen"
     """Kernel; every one keeps packed rows apart. `torch_varlen` is flash attention as torch ships it."""
     fsdp_offload_params: bool = False
     """Keep parameters and Adam state in host memory. The original did; 7B on 8x A40 and 13B on 8x H100 fit without."""
