@@ -8,6 +8,8 @@ checkpoint benchmark_model:
         sums=f"{R}/benchmark/{{name}}/{{suite}}/SHA256SUMS",
     log:
         f"{R}/logs/benchmark/{{name}}/{{suite}}.log",
+    conda:
+        "../envs/conda/benchmark.yaml"
     threads: resource_of("benchmark", "threads")
     resources:
         mem_mb=resource_of("benchmark", "mem_mb"),
@@ -19,8 +21,6 @@ checkpoint benchmark_model:
         lock=stage_lock("benchmark"),
     message:
         "benchmark {wildcards.name} on {wildcards.suite} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/benchmark.yaml"
     shell:
         "python -m scripts.benchmark --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -8,6 +8,8 @@ checkpoint clean_source:
         sums=f"{R}/clean/{{name}}/SHA256SUMS",
     log:
         f"{R}/logs/clean/{{name}}.log",
+    conda:
+        "../envs/conda/data.yaml"
     threads: resource_of("clean", "threads")
     resources:
         mem_mb=resource_of("clean", "mem_mb"),
@@ -18,8 +20,6 @@ checkpoint clean_source:
         lock=stage_lock("clean"),
     message:
         "clean {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/data.yaml"
     shell:
         "python -m scripts.clean --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -8,6 +8,8 @@ checkpoint create_model:
         sums=f"{R}/create/{{name}}/SHA256SUMS",
     log:
         f"{R}/logs/create/{{name}}.log",
+    conda:
+        "../envs/conda/train.yaml"
     threads: resource_of("create", "threads")
     resources:
         mem_mb=resource_of("create", "mem_mb"),
@@ -18,8 +20,6 @@ checkpoint create_model:
         lock=stage_lock("create"),
     message:
         "create {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.create --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -8,6 +8,8 @@ checkpoint download_files:
         sums=f"{R}/download/{{name}}/SHA256SUMS",
     log:
         f"{R}/logs/download/{{name}}.log",
+    conda:
+        "../envs/conda/data.yaml"
     threads: resource_of("download", "threads")
     resources:
         mem_mb=resource_of("download", "mem_mb"),
@@ -18,8 +20,6 @@ checkpoint download_files:
         lock=stage_lock("download"),
     message:
         "download {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/data.yaml"
     shell:
         "python -m scripts.download --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -8,6 +8,8 @@ checkpoint merge_models:
         sums=f"{R}/merge/{{name}}/SHA256SUMS",
     log:
         f"{R}/logs/merge/{{name}}.log",
+    conda:
+        "../envs/conda/train.yaml"
     threads: resource_of("merge", "threads")
     resources:
         mem_mb=resource_of("merge", "mem_mb"),
@@ -18,8 +20,6 @@ checkpoint merge_models:
         lock=stage_lock("merge"),
     message:
         "merge {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.merge --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

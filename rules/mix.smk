@@ -8,6 +8,8 @@ checkpoint mix_sources:
         sums=f"{R}/mix/{{name}}/SHA256SUMS",
     log:
         f"{R}/logs/mix/{{name}}.log",
+    conda:
+        "../envs/conda/data.yaml"
     threads: resource_of("mix", "threads")
     resources:
         mem_mb=resource_of("mix", "mem_mb"),
@@ -18,8 +20,6 @@ checkpoint mix_sources:
         lock=stage_lock("mix"),
     message:
         "mix {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/data.yaml"
     shell:
         "python -m scripts.mix --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

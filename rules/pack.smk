@@ -8,6 +8,8 @@ checkpoint pack_rows:
         sums=f"{R}/pack/{{name}}/SHA256SUMS",
     log:
         f"{R}/logs/pack/{{name}}.log",
+    conda:
+        "../envs/conda/train.yaml"
     threads: resource_of("pack", "threads")
     resources:
         mem_mb=resource_of("pack", "mem_mb"),
@@ -18,8 +20,6 @@ checkpoint pack_rows:
         lock=stage_lock("pack"),
     message:
         "pack {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.pack --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -8,6 +8,8 @@ checkpoint build_report:
         sums=f"{R}/report/SHA256SUMS",
     log:
         f"{R}/logs/report.log",
+    conda:
+        "../envs/conda/report.yaml"
     threads: resource_of("report", "threads")
     resources:
         mem_mb=resource_of("report", "mem_mb"),
@@ -18,8 +20,6 @@ checkpoint build_report:
         lock=stage_lock("report"),
     message:
         "report {GRAPH.recipe.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/report.yaml"
     shell:
         "python -m scripts.report --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

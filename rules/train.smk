@@ -8,6 +8,8 @@ checkpoint train_model:
         sums=f"{R}/train/{{name}}/SHA256SUMS",
     log:
         f"{R}/logs/train/{{name}}.log",
+    conda:
+        "../envs/conda/train.yaml"
     threads: resource_of("train", "threads")
     resources:
         mem_mb=resource_of("train", "mem_mb"),
@@ -19,8 +21,6 @@ checkpoint train_model:
         lock=stage_lock("train"),
     message:
         "train {wildcards.name} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
-    conda:
-        "../envs/conda/train.yaml"
     shell:
         "python -m scripts.train --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"

@@ -229,7 +229,7 @@ def test_guess_instruction(tmp_path: Path) -> None:
     rows = [{**dolly, "category": "qa"}, {"instruction": "Say {context}.", "response": "{answer} {ask} {context}"}]
     rows += [{"instruction": f"Task {i}", "response": f"Text {i}"} for i in range(40)]
     rows += [{"instruction": "No answer", "response": " "}]
-    result = run(tmp_path, {"adapter": "guess_instruction"}, {"a.jsonl": jsonl(*rows)})
+    result = run(tmp_path, {"adapter": "guess_instruction"}, {"a.jsonl": jsonl(*rows)}, near_duplicates=None)
     assert result.reasons == ["blank"]
     by_answer = {said(r)[1][1]: (r["system"], said(r)[0][1]) for r in result.rows}
     asked = by_answer["When was it built?"][1]

@@ -168,7 +168,7 @@ def test_out_of_memory_names_the_plan_and_the_knobs(tmp_path: Path, monkeypatch:
     spec = make_spec(launch={"processes_per_node": 1})
     work = tmp_path / "work"
     work.mkdir()
-    Task(spec, base, pack, tmp_path / "out", work, {}).write(tmp_path / "task.json")
+    Task(spec, base, pack, tmp_path / "out", work, {}, tmp_path / "curves").write(tmp_path / "task.json")
 
     def exhausted(_: Task) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore words")
