@@ -112,8 +112,10 @@ def test_a_helper_of_two_stages_reruns_exactly_these(bench: Bench) -> None:
     for stage in ("pack", "train"):
         path = bench.folder / f"scripts/{stage}/__main__.py"
         lines = path.read_text().splitlines(keepends=True)
-        at = next(i for i, line in enumerate(lines) if line.startswith("from scripts."))
-        path.write_text("".join([*lines[:at], "from scripts.recipe import shared_helper  # noqa: F401\n", *lines[at:]]))
+        at = next(i for i, line in enumerate(lines) if line.lstrip().startswith("from scripts."))
+        indent = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
+        helper = f"{indent}from scripts.recipe import shared_helper  # noqa: F401\n"
+        path.write_text("".join([*lines[:at], helper, *lines[at:]]))
     assert bench.run().jobs == ["pack sapling", "train sapling"]
     bench.edit("scripts/recipe/shared_helper.py", "FACTOR = 1", "FACTOR = 2")
     assert bench.run().jobs == ["pack sapling", "train sapling"]
