@@ -78,7 +78,7 @@ slurm-up: install  ## start a private Slurm with virtual nodes and fake GPUs
 	@$(BIN)/python -m tests.slurm.cluster up
 
 slurm-test: install  ## run the recipes and the failure matrix on a private Slurm
-	$(BIN)/python -m pytest -rs tests/slurm
+	ATELIER_SLURM=1 $(BIN)/python -m pytest -rs tests/slurm
 
 slurm-down: install  ## stop the private Slurm, name what is left of it
 	@$(BIN)/python -m tests.slurm.cluster down

@@ -1,5 +1,6 @@
 """One private Slurm and one undisturbed run a test session."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A running private Slurm, stopped at the end with nothing left."""
+    if os.environ.get("ATELIER_SLURM") != "1":
+        pytest.skip("these tests start a Slurm and take long: make slurm-test")
     if lacking := missing_programs():
         pytest.skip(f"no Slurm on this machine: {', '.join(lacking)} missing (Debian: apt-get install {PACKAGES})")
     one = Cluster(default_root())
