@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.digest import ArtifactError
+from scripts.artifact.foreign import asks_for_code
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import model_files
 
-# Keys by which a folder asks transformers to import Python code from it or from the hub.
-_CODE_KEYS = ("auto_map", "custom_pipelines", "custom_generate", "trust_remote_code")
 # A vocabulary: may hold any word as a key, and is never asked for code.
 _NOT_SETTINGS = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
 _CODE_SUFFIXES = frozenset({".py", ".pyc", ".so"})
@@ -26,7 +25,7 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
             raise StageError(f"{path}: code in a model folder is refused; remove it, only safetensors weights are read")
     for path in sorted(folder.glob("*.json")):
         if path.name not in _NOT_SETTINGS and not path.name.endswith(".index.json"):
-            asked = _asks_for_code(_read(path))
+            asked = asks_for_code(_read(path))
             if asked:
                 raise StageError(
                     f"{path}: {asked}: asks for remote code, which is refused; "
@@ -47,13 +46,3 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise StageError(f"{path}: not readable JSON ({error}); rebuild or download the model again") from None
-
-
-def _asks_for_code(value: object) -> str:
-    """Return the first key anywhere inside that asks for code, or nothing. `trust_remote_code: false` is harmless."""
-    if isinstance(value, dict):
-        found = [key for key in _CODE_KEYS if value.get(key)]
-        return found[0] if found else next(filter(None, map(_asks_for_code, value.values())), "")
-    if isinstance(value, list):
-        return next(filter(None, map(_asks_for_code, value)), "")
-    return ""

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from scripts.artifact.foreign import asks_for_code
 from scripts.artifact.stage import StageError
 from scripts.merge.layout import HEAD, LlamaShapes, llama_tensors
 from scripts.merge.models import FLOATS, ModelFolder
 from scripts.recipe.problems import nearest
 
-_CODE_FIELDS = ("auto_map", "trust_remote_code", "model_file", "custom_pipelines")
 _NUMBERS = (
     "hidden_size",
     "intermediate_size",
@@ -35,9 +35,8 @@ def check_config(model: ModelFolder) -> None:
         StageError: another architecture, a field that loads code, or a missing or non-integer size.
     """
     config, where = model.config, f"model {model.name!r}, config.json"
-    for field in config:
-        if field in _CODE_FIELDS or field.startswith("_attn_implementation"):
-            raise StageError(f"{where}: field {field!r} is not allowed: it lets a config choose code; remove it")
+    if field := asks_for_code(dict(config)):
+        raise StageError(f"{where}: field {field!r} is not allowed: it lets a config choose code; remove it")
     if config.get("architectures") != ["LlamaForCausalLM"]:
         found = config.get("architectures")
         raise StageError(f"{where}: architectures is {found!r}; only ['LlamaForCausalLM'] can be merged")

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from scripts.artifact.foreign import asks_for_code
 from scripts.artifact.stage import StageError
 from scripts.recipe.train import CPU_ATTENTION, TrainSpec
-
-# Keys by which a config.json has made libraries run code or load it from elsewhere (CVE-2026-4372 among them).
-_FORBIDDEN = ("auto_map", "trust_remote_code", "model_file", "custom_pipelines")
 
 
 def read_config(base: Path) -> dict[str, Any]:
@@ -23,12 +21,11 @@ def read_config(base: Path) -> dict[str, Any]:
     path = base / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        names = set(config)
+        bad = asks_for_code(dict(config))
     except (OSError, ValueError, TypeError) as error:
         raise StageError(f"{path}: cannot be read ({error}); rebuild the base model") from None
-    bad = sorted(n for n in names if n in _FORBIDDEN or n.startswith("_attn_implementation"))
     if bad:
-        raise StageError(f"{path}: holds {', '.join(bad)}, which can run foreign code; remove it from the model")
+        raise StageError(f"{path}: holds {bad}, which can run foreign code; remove it from the model")
     if config.get("architectures") != ["LlamaForCausalLM"] or config.get("model_type") != "llama":
         found = f"architectures {config.get('architectures')}, model_type {config.get('model_type')!r}"
         raise StageError(f"{path}: found {found}; only ['LlamaForCausalLM'] of type 'llama' can be trained")
