@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 from scripts.artifact.code import stage_code
 from scripts.artifact.environment import stage_lock
 from scripts.recipe.base import canonical_json
-from scripts.recipe.cutoff import forget_derived_reasons
+from scripts.recipe.cutoff import repair_early_cutoff
 from scripts.recipe.graph import Graph, artifact_path
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
@@ -95,4 +95,4 @@ def resource_of(stage, key):
     )[key]
 
 
-forget_derived_reasons()
+repair_early_cutoff()
