@@ -10,7 +10,7 @@ from scripts.recipe.cutoff import repair_early_cutoff
 from scripts.recipe.graph import Graph, artifact_path
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
-from scripts.recipe.resources import job_resources
+from scripts.recipe.resources import job_resources, node_resources
 
 CHECKPOINT = {
     "download": "download_files",
@@ -88,10 +88,23 @@ def spec_of(stage):
     )
 
 
+def gpu_model_of(stage):
+    """Return the GPU's name that the profile gives to this stage's rule, or an empty string."""
+    given = workflow.resource_settings.overwrite_resources.get(CHECKPOINT[stage], {})
+    return str(given["gpu_model"].raw or "").strip("'\"") if "gpu_model" in given else ""
+
+
 def resource_of(stage, key):
     """Return a resources function that asks the recipe: `gpu`, `mem_mb`, `runtime` (minutes), `threads`."""
     return lambda wildcards, attempt=1: job_resources(
         GRAPH, (stage, name_of(wildcards)), attempt
+    )[key]
+
+
+def nodes_of(stage, key):
+    """Return a resources function for a job of several nodes: `nodes`, `tasks` and what else Slurm must be told."""
+    return lambda wildcards: node_resources(
+        GRAPH, (stage, name_of(wildcards)), gpu_model_of(stage)
     )[key]
 
 

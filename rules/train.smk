@@ -15,6 +15,11 @@ checkpoint train_model:
         mem_mb=resource_of("train", "mem_mb"),
         runtime=resource_of("train", "runtime"),
         gpu=resource_of("train", "gpu"),
+        nodes=nodes_of("train", "nodes"),
+        mpi=nodes_of("train", "mpi"),
+        tasks=nodes_of("train", "tasks"),
+        tasks_per_gpu=nodes_of("train", "tasks_per_gpu"),
+        slurm_extra=nodes_of("train", "slurm_extra"),
     params:
         spec=spec_of("train"),
         code=stage_code("train"),

@@ -10,7 +10,7 @@ _HOUR = 60
 
 
 def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[str, int]:
-    """Return `threads`, `mem_mb`, `runtime` (minutes) and `gpu` of one job.
+    """Return `threads` and `mem_mb` (of a node), `runtime` (minutes) and `gpu` (in all) of one job.
 
     Time and memory of jobs without a GPU grow with the attempt.
     """
@@ -30,14 +30,28 @@ def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[st
     return {**needs, "mem_mb": needs["mem_mb"] * growth, "runtime": needs["runtime"] * growth}
 
 
+def node_resources(graph: Graph, artifact: Artifact, gpu_model: str = "") -> dict[str, int | str | None]:
+    """Return what makes Snakemake's Slurm plugin ask for several nodes, each with one task of `srun`; None on one node.
+
+    `gpu_model` is the GPU's name in Slurm as the profile gives it: Slurm refuses a job that has it in one place only.
+    `mpi` keeps the plugin from wrapping the job in a one-node `srun` of its own, `tasks_per_gpu: 0` from making
+    `tasks` tasks of each GPU. Without the GPUs of a node Slurm deals out the sum as it likes: of 4 GPUs on two nodes
+    it gave 3 and 1.
+    """
+    spec = graph.jobs[artifact].spec
+    if not isinstance(spec, TrainSpec) or spec.launch.nodes == 1:
+        return dict.fromkeys(("nodes", "mpi", "tasks", "tasks_per_gpu", "slurm_extra"))
+    launch = spec.launch
+    extra = "--ntasks-per-node=1"
+    if launch.device == "cuda":
+        extra += f" --gpus-per-node={gpu_model}{':' if gpu_model else ''}{launch.processes_per_node}"
+    return {"nodes": launch.nodes, "mpi": "srun", "tasks": launch.nodes, "tasks_per_gpu": 0, "slurm_extra": extra}
+
+
 def _training(spec: TrainSpec) -> dict[str, int]:
     launch = spec.launch
+    threads = launch.processes_per_node * launch.threads_per_process
     if launch.device == "cpu":
-        return {"threads": launch.processes * launch.threads_per_process, "mem_mb": 2 * _SMALL_MB, "runtime": _HOUR}
+        return {"threads": threads, "mem_mb": 2 * _SMALL_MB, "runtime": _HOUR}
     # 8 processes load, gather and save a 13B model in fp32 (52 GB) through the host.
-    return {
-        "threads": launch.processes_per_node * launch.threads_per_process,
-        "mem_mb": 400_000,
-        "runtime": 24 * _HOUR,
-        "gpu": launch.processes_per_node,
-    }
+    return {"threads": threads, "mem_mb": 400_000, "runtime": 24 * _HOUR, "gpu": launch.processes}
