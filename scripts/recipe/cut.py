@@ -31,7 +31,11 @@ def cut_recipe(loaded: Loaded, model: str, models: Collection[str], mixtures: Co
     # A row is refused that quotes a benchmark of the recipe, so all suites stay, also if this model isn't measured.
     measured = [name for name in recipe.benchmark.models if name == model]
     cut = {
-        **{key: whole[key] for key in ("name", "title", "seed", "compat", "decontamination", "published") if key in whole},
+        **{
+            key: whole[key]
+            for key in ("name", "title", "seed", "compat", "decontamination", "published")
+            if key in whole
+        },
         "sources": {name: _plain(loaded.sources[name]) for name in dict.fromkeys(used)},
         "suites": whole.get("suites", {}),
         "datasets": whole.get("datasets", {}),
