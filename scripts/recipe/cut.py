@@ -30,7 +30,7 @@ def cut_recipe(loaded: Loaded, model: str, models: Collection[str], mixtures: Co
     used = [name for mixture in mixtures for name in recipe.mixtures[mixture].sources]
     # A row is refused that quotes a benchmark of the recipe, so all suites stay, also if this model isn't measured.
     measured = [name for name in recipe.benchmark.models if name == model]
-    cut = {
+    cut: dict[str, Any] = {
         **{
             key: whole[key]
             for key in ("name", "title", "seed", "compat", "decontamination", "published")

@@ -62,7 +62,8 @@ class ReleaseSpec(Spec):
 
     recipe: Name
     model: Name
-    kind: Literal["download", "create", "train", "merge"]
+    kind: str
+    """Stage that made the model."""
     settings: ReleaseSettings = ReleaseSettings()
     format: FormatName | None = None
     """Prompt format of its last training; none for a model that nobody here trained."""

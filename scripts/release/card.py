@@ -96,8 +96,8 @@ def _format(spec: ReleaseSpec) -> list[str]:
     shown = form.between.join("".join((around[0], text, around[1])) for around, text in turns)
     return [
         "## Prompt format",
-        f"{form.title}; `chat_template.jinja` writes it, `sillytavern/` and `koboldcpp/` hold presets for these clients.",
-        "Between the begin token and the end token behind each answer:",
+        f"{form.title}; `chat_template.jinja` writes it, `sillytavern/` and `koboldcpp/` hold presets for",
+        "these clients. Between the begin token and the end token behind each answer:",
         "",
         *(f"    {line}" for line in shown.split("\n")),
         "",
@@ -121,7 +121,8 @@ def _training(training: TrainingFacts, curves: Sequence[Curve]) -> list[str]:
     world = training.launch.processes
     return [
         f"## Training of {inert(training.model)}",
-        f"Base {inert(training.base)}, mixture {inert(training.mixture)}, preset `{training.preset}`, {world} processes;"
+        f"Base {inert(training.base)}, mixture {inert(training.mixture)}, preset `{training.preset}`, {world} "
+        "processes;"
         f" the weights are those of step {curve.published_step}.",
         "",
         f"![loss by step]({training.model}-loss.svg)",

@@ -37,7 +37,7 @@ class _Tensor:
     type: gguf.GGMLQuantizationType
 
 
-def write_gguf(model: Path, out: Path, kind: GgufType, name: str, license: str) -> None:
+def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: str) -> None:
     """Write a Llama model as GGUF.
 
     Args:
@@ -45,7 +45,7 @@ def write_gguf(model: Path, out: Path, kind: GgufType, name: str, license: str) 
         out: the file to write.
         kind: `f16`, or `q8_0`: 8 bits with one scale for 32 weights. Norms stay fp32 in both.
         name: what clients call the model.
-        license: as on the model card.
+        licence: as on the model card.
 
     Raises:
         StageError: another architecture, rope scaling or tokenizer than GGUF is written for, or a weight too large
@@ -60,7 +60,7 @@ def write_gguf(model: Path, out: Path, kind: GgufType, name: str, license: str) 
     writer.add_file_type(_FILE_TYPE[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_name(name)
-    writer.add_license(license)
+    writer.add_license(licence)
     _add_shape(writer, config, model)
     _add_tokenizer(writer, config, model)
     try:
