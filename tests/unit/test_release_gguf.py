@@ -89,7 +89,6 @@ def test_eight_bits_choose_what_eight_bit_weights_find_likeliest(model: Path, bi
         best, _ = logits.max(1)
         same += (chosen == best).tolist()
         gaps += ((best - chosen) / logits.std(1)).tolist()
-    print(sum(same), len(same), max(gaps))
     assert sum(same) > 0.8 * len(same)
     assert max(gaps) < 0.2, "in standard deviations of the logits; a wrong tensor gives 2 to 4"
 
