@@ -70,7 +70,7 @@ class Session:
 
         say, printed = self.say, []
 
-        class Streamer(TextStreamer):  # type: ignore[misc]
+        class Streamer(TextStreamer):
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
                 printed.append(text)
                 say(text)
@@ -130,7 +130,7 @@ def load(folder: Path, device: str) -> tuple[Any, Any]:
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     # A CPU computes fp16 slowly or not at all; a GPU takes the type of the file.
     dtype = torch.float32 if where == "cpu" else "auto"
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=dtype
     )
     return model.to(where).eval(), tokenizer
