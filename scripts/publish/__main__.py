@@ -55,7 +55,7 @@ def _upload(folders: list[Path], owner: str, private: bool) -> int:
         repository = f"{owner}/{folder.name}"
         try:
             sent = upload(api, folder, repository, private, print)
-        except (HfHubHTTPError, OSError) as error:
+        except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
             text = str(error).replace(token, "***").strip()
             print(f"{repository}: {text}\nrun it again: what has arrived is not sent twice", file=sys.stderr)
             return 1

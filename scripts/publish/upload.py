@@ -26,7 +26,7 @@ def upload(api: HfApi, folder: Path, repository: str, private: bool, say: Callab
     sends only the rest. All files become visible in one commit at the end.
 
     Raises:
-        HfHubHTTPError, OSError: the hub refuses or can't be reached.
+        HfHubHTTPError, OSError, RuntimeError, ValueError: the hub refuses or can't be reached.
     """
     api.create_repo(repository, private=private, exist_ok=True)
     there = {f.path: f for f in api.list_repo_tree(repository, recursive=True) if isinstance(f, RepoFile)}

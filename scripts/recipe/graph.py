@@ -274,8 +274,10 @@ class Graph:
         )
 
     def _format_of(self, name: str) -> FormatName | None:
-        """Return the format that a model was trained in; a merge has that of its first model."""
+        """Return the format of a model's chat template: its training's, its first parent's, a new model's Metharme."""
         model = self.recipe.models[name]
+        if model.create is not None:
+            return "metharme"
         if model.train is not None:
             return self.recipe.mixtures[model.train.mixture].format
         return self._format_of(model.merge.models[0]) if model.merge is not None else None

@@ -66,7 +66,7 @@ class ReleaseSpec(Spec):
     """Stage that made the model."""
     settings: ReleaseSettings = ReleaseSettings()
     format: FormatName | None = None
-    """Prompt format of its last training; none for a model that nobody here trained."""
+    """Prompt format of its chat template; none where it is a published model's."""
     base_models: list[str]
     """What it was directly made from: names on the hub where they have one."""
     trainings: list[TrainingFacts] = []
