@@ -8,6 +8,7 @@ import pytest
 
 from scripts.artifact.digest import SUMS, format_sums, hash_files, payload_files
 from scripts.chat.session import Sampling, Session, load
+from scripts.recipe.tokenizer import SentencePieceTokenizer
 from tests.conftest import ROOT
 from tests.unit.release_model import write_model
 
@@ -35,7 +36,9 @@ def test_the_prompt_is_the_chat_template(model: Path) -> None:
     talk = session(model, [])
     talk.system = "You are a ferryman."
     talk.turns = [{"role": "user", "content": "Across?"}]
-    assert talk.tokenizer.decode(talk.prompt()[0]) == "<s><|system|>You are a ferryman.<|user|>Across?<|model|>"
+    truth = SentencePieceTokenizer((model / "tokenizer.model").read_bytes())
+    wanted = truth.encode("<|system|>You are a ferryman.<|user|>Across?<|model|>").tolist()
+    assert talk.prompt()[0].tolist() == [truth.bos_id, *wanted]
 
 
 def test_commands(model: Path) -> None:
