@@ -45,13 +45,15 @@ localrules:
     download_files,
     build_report,
     plan,
+    publish,
 
 
-# Every artifact of the recipe, the intermediate ones too: else a lost or removed one would go unnoticed.
+# Every artifact of the recipe but those on demand, the intermediate ones too: else a lost or removed one would go
+# unnoticed.
 rule all:
     default_target: True
     input:
-        all_of(*CHECKPOINT),
+        all_of(*(stage for stage in CHECKPOINT if stage not in ON_DEMAND)),
 
 
 include: "rules/download.smk"
@@ -64,3 +66,4 @@ include: "rules/train.smk"
 include: "rules/merge.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
+include: "rules/release.smk"

@@ -22,7 +22,14 @@ CHECKPOINT = {
     "merge": "merge_models",
     "benchmark": "benchmark_model",
     "report": "build_report",
+    "release": "release_model",
 }
+
+# Stages that are built only when asked for by name: `all` leaves them out.
+ON_DEMAND = ("release",)
+
+# Keys of --config that are answers of the moment, not parts of a recipe.
+ANSWERS = ("publish",)
 
 
 def recipe_files():
@@ -33,8 +40,13 @@ def recipe_files():
 
 def load_graph():
     """Return all jobs of the recipe given by --configfile (default: the demo)."""
+    overrides = {
+        key: value
+        for key, value in workflow.config_settings.config.items()
+        if key not in ANSWERS
+    }
     try:
-        return Graph(load_recipe(recipe_files(), ROOT, workflow.config_settings.config))
+        return Graph(load_recipe(recipe_files(), ROOT, overrides))
     except RecipeError as error:
         raise WorkflowError(str(error)) from None
 

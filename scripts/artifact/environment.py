@@ -19,6 +19,7 @@ FAMILY = {
     "merge": "train",
     "benchmark": "benchmark",
     "report": "report",
+    "release": "release",
 }
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 UNPINNED = "ATELIER_UNPINNED"

@@ -12,6 +12,7 @@ from typing import Any
 
 from scripts.artifact.digest import RECORD, SUMS, ArtifactError, value_of
 from scripts.artifact.record import read_record
+from scripts.recipe.card import inert as text
 from scripts.recipe.merge import MergeSpec
 
 _LAYER = re.compile(r"^model\.layers\.(\d+)\.(.+?)(?:\.weight)?$")
@@ -77,13 +78,6 @@ def card(spec: MergeSpec, inputs: Mapping[str, Path], summary: Mapping[str, Any]
         "depend on the size of the weight files.",
     ]
     return "\n".join(lines) + "\n"
-
-
-def text(value: str) -> str:
-    """Return a string of a recipe as inert Markdown: no markup, no table cell and no line can be broken by it."""
-    plain = " ".join(value.split())
-    plain = plain.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]#|!~])", r"\\\1", plain)
 
 
 def _operation(operation: Mapping[str, Any]) -> str:

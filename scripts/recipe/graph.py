@@ -6,12 +6,15 @@ from scripts.recipe.base import Spec
 from scripts.recipe.benchmark import MIX_FORMATS, BenchmarkSpec
 from scripts.recipe.clean import CleanSpec
 from scripts.recipe.create import CreateSpec
+from scripts.recipe.cut import cut_recipe
 from scripts.recipe.fetch import DownloadSpec
 from scripts.recipe.load import Loaded, references
 from scripts.recipe.merge import MergeSpec
 from scripts.recipe.mix import MixSpec
 from scripts.recipe.models import Model, Suite
 from scripts.recipe.pack import PackSpec
+from scripts.recipe.prompt_format import FormatName
+from scripts.recipe.release import ReleaseSpec, SourceCard, TrainingFacts
 from scripts.recipe.report import ReportSpec, SourceFacts, SuiteFacts, TaskSource
 from scripts.recipe.train import TrainSpec
 
@@ -47,7 +50,7 @@ class Graph:
         self.loaded = loaded
         self.recipe = loaded.recipe
         self.jobs: dict[Artifact, Job] = {}
-        for build in (self._data, self._models, self._lineages, self._benchmarks, self._report):
+        for build in (self._data, self._models, self._lineages, self._benchmarks, self._report, self._releases):
             build()
 
     def of_stage(self, stage: str) -> list[Job]:
@@ -239,6 +242,59 @@ class Graph:
             lineage={artifact_path(a): [artifact_path(i) for i in job.inputs] for a, job in self.jobs.items()},
         )
         self._add("report", "", spec, inputs)
+
+    def _releases(self) -> None:
+        chosen = self.recipe.release.models
+        made = [name for name, model in self.recipe.models.items() if model.kind in {"train", "merge"}]
+        for name in made if chosen is None else chosen:
+            model = self.model_artifact(name)
+            before = self._before(self.jobs[model])
+            measured = [(job.stage, job.name) for job in self.of_stage("benchmark") if job.name.startswith(f"{name}/")]
+            measured = [artifact for artifact in measured if getattr(self.jobs[artifact].spec, "shard", None) is None]
+            self._add("release", name, self._release_spec(name, [*before, model]), [model, *before, *measured])
+
+    def _release_spec(self, name: str, lineage: list[Artifact]) -> ReleaseSpec:
+        recipe, (kind, _) = self.recipe, self.model_artifact(name)
+        models = [n for n in recipe.models if self.model_artifact(n) in lineage]
+        mixtures = [n for stage, n in lineage if stage == "mix"]
+        used = dict.fromkeys(source for mixture in mixtures for source in recipe.mixtures[mixture].sources)
+        return ReleaseSpec(
+            recipe=recipe.name,
+            model=name,
+            kind=kind,
+            settings=recipe.release,
+            format=self._format_of(name),
+            base_models=[self._hub_name(parent) for _, parent in references(recipe, name)],
+            trainings=[self._training_facts(n) for stage, n in lineage if stage == "train"],
+            sources={source: self._source_card(source) for source in used},
+            missing_sources=[source for source in used if source in self.loaded.missing_sources],
+            suites={n: self._suite_facts(suite) for n, suite in self.loaded.suites.items()},
+            lineage={artifact_path(a): list(map(artifact_path, _origins(self.jobs[a]))) for a in lineage},
+            recipe_file=cut_recipe(self.loaded, name, models, mixtures),
+        )
+
+    def _format_of(self, name: str) -> FormatName | None:
+        """Return the format of a model's chat template: its training's, its first parent's, a new model's Metharme."""
+        model = self.recipe.models[name]
+        if model.create is not None:
+            return "metharme"
+        if model.train is not None:
+            return self.recipe.mixtures[model.train.mixture].format
+        return self._format_of(model.merge.models[0]) if model.merge is not None else None
+
+    def _hub_name(self, name: str) -> str:
+        fetch = self.recipe.models[name].download
+        return fetch.hub_parts()[1] if fetch is not None and fetch.hub is not None else name
+
+    def _training_facts(self, name: str) -> TrainingFacts:
+        train = self.recipe.models[name].train
+        assert train is not None
+        return TrainingFacts(model=name, **{k: v for k, v in train if k in TrainingFacts.model_fields})
+
+    def _source_card(self, name: str) -> SourceCard:
+        source = self.loaded.sources[name]
+        hub = source.fetch.hub_parts()[1] if source.fetch is not None and source.fetch.hub is not None else ""
+        return SourceCard(hub=hub, private=source.private, **source.model_dump(include=set(SourceFacts.model_fields)))
 
     def _suite_facts(self, suite: Suite) -> SuiteFacts:
         data = {}

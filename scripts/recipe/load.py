@@ -175,6 +175,7 @@ def _resolve(loaded: Loaded, root: Path) -> list[str]:
             loaded.published.append(figures)
     _check_references(recipe, say)
     _check_cycles(recipe, say)
+    _check_releases(recipe, say)
     _check_names(loaded, say)
     return problems
 
@@ -238,6 +239,17 @@ def _check_references(recipe: Recipe, say: Any) -> None:
                 ("benchmark", "models", index),
                 f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}",
             )
+
+
+def _check_releases(recipe: Recipe, say: Any) -> None:
+    """Whoever releases a model must know it; a name given twice would be two jobs of one name."""
+    models, chosen = sorted(recipe.models), recipe.release.models or []
+    for index, name in enumerate(chosen):
+        at: KeyPath = ("release", "models", index)
+        if name not in recipe.models:
+            say(at, f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}")
+        elif name in chosen[:index]:
+            say(at, f"model {name!r} is named twice")
 
 
 def _check_cycles(recipe: Recipe, say: Any) -> None:

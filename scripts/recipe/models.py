@@ -14,6 +14,7 @@ from scripts.recipe.merge import MergeSettings
 from scripts.recipe.mix import Share
 from scripts.recipe.pack import PackSettings
 from scripts.recipe.prompt_format import FormatName
+from scripts.recipe.release import ReleaseSettings
 from scripts.recipe.train import Cadence, Launch, Levers, Numerics, Optimizer, Trackers
 
 
@@ -193,3 +194,5 @@ class Recipe(Strict):
     """What is measured on which models."""
     published: list[Name] = []
     """Files of `config/published/` with figures to print beside ours; each names the model it is about."""
+    release: ReleaseSettings = ReleaseSettings()
+    """What is written about finished models, and in which forms they are given away."""

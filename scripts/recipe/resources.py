@@ -20,6 +20,8 @@ def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[st
         needs.update(threads=2)
     if job.stage in {"clean", "mix", "pack"}:
         needs.update(mem_mb=2 * _SMALL_MB)
+    if job.stage == "release":
+        needs.update(threads=2, mem_mb=2 * _SMALL_MB)  # one tensor at a time: 655 MB as fp32 at 13B
     if isinstance(job.spec, TrainSpec):
         needs.update(_training(job.spec))
     if isinstance(job.spec, BenchmarkSpec) and job.spec.device == "cuda" and not job.spec.combines:

@@ -10,8 +10,9 @@ import yaml
 
 from scripts.artifact.digest import RECORD, SUMS, value_of
 from scripts.artifact.record import write_record
-from scripts.merge.card import known_digests, text
+from scripts.merge.card import known_digests
 from scripts.merge.show import preview
+from scripts.recipe.card import inert as text
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
 from scripts.recipe.merge import MergeSpec

@@ -1,0 +1,127 @@
+"""The release stage without Snakemake: which models, cut recipes, cards, charts."""
+
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from scripts.recipe.graph import Graph
+from scripts.recipe.load import load_recipe
+from scripts.recipe.problems import RecipeError
+from scripts.recipe.release import ReleaseSpec
+from scripts.release.card import QUIRKS, card, front_matter
+from scripts.release.chart import loss_chart
+from scripts.release.datacard import data_card
+from scripts.release.results import Curve
+from tests.conftest import ROOT
+
+RECIPES = ["config/demo.yaml", "tests/recipes/tiny.yaml", "config/pygmalion-2-13b.yaml", "config/mythalion-13b.yaml"]
+
+
+def graph(path: Path, **more: Any) -> Graph:
+    """Return the jobs of a recipe file."""
+    return Graph(load_recipe([path], ROOT, more))
+
+
+def spec_of(recipe: str, model: str, **more: Any) -> ReleaseSpec:
+    """Return what a release is told."""
+    spec = graph(ROOT / recipe, **more).jobs[("release", model)].spec
+    assert isinstance(spec, ReleaseSpec)
+    return spec
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_cut_recipe_makes_the_model_from_the_same_jobs(recipe: str, tmp_path: Path) -> None:
+    whole = graph(ROOT / recipe)
+    assert whole.of_stage("release")
+    for job in whole.of_stage("release"):
+        path = tmp_path / f"{job.name}.yaml"
+        path.write_text(yaml.safe_dump(job.spec.recipe_file, sort_keys=False))  # type: ignore[attr-defined]
+        cut = graph(path)
+        made_of = [artifact for artifact in job.inputs if artifact[0] != "benchmark"]
+        assert made_of
+        for artifact in made_of:
+            assert cut.jobs[artifact].spec.identity() == whole.jobs[artifact].spec.identity(), artifact
+        assert cut.jobs[("release", job.name)].spec.identity() == job.spec.identity()
+        assert [j.name for j in cut.of_stage("release")] == [job.name]
+
+
+def test_absolute_folders_become_variables(tmp_path: Path) -> None:
+    fetch = {"folder": "/secret/place"}
+    spec = spec_of("tests/recipes/tiny.yaml", "sapling", sources={"demo-pippa": {"fetch": fetch}})
+    assert spec.recipe_file["sources"]["demo-pippa"]["fetch"]["folder"] == "$DEMO_PIPPA_FOLDER"
+    assert "/secret" not in str(spec.recipe_file)
+
+
+def test_trained_and_merged_models_are_released_or_those_that_are_named() -> None:
+    def names(**settings: Any) -> list[str]:
+        return [job.name for job in graph(ROOT / "tests/recipes/tiny.yaml", release=settings).of_stage("release")]
+
+    assert names() == ["sapling", "grafted"]
+    assert names(models=["seedling"]) == ["seedling"]
+    assert names(models=[]) == []
+    with pytest.raises(RecipeError, match="'graftet' is not in the table of models.*did you mean \"grafted\""):
+        names(models=["graftet"])
+    with pytest.raises(RecipeError, match="named twice"):
+        names(models=["grafted", "grafted"])
+
+
+def test_where_it_is_uploaded_to_changes_no_key() -> None:
+    before = spec_of("tests/recipes/tiny.yaml", "grafted").identity()
+    assert spec_of("tests/recipes/tiny.yaml", "grafted", release={"owner": "me", "private": False}).identity() == before
+    assert spec_of("tests/recipes/tiny.yaml", "grafted", release={"license": "mit"}).identity() != before
+
+
+def test_front_matter_names_bases_and_data_of_the_hub_only() -> None:
+    spec = spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b", release={"license": "llama2"})
+    front = front_matter(spec, [])
+    assert front["license"] == "llama2"
+    assert front["base_model"] == ["meta-llama/Llama-2-13b-hf"]
+    assert front["base_model_relation"] == "finetune"
+    assert all("/" in name for name in front["datasets"])
+    assert "base_model" not in front_matter(spec_of("tests/recipes/tiny.yaml", "grafted"), [])
+
+
+def made_card(spec: ReleaseSpec, tmp_path: Path) -> str:
+    """Return the card, with an artifact of no files in the place of each input."""
+    inputs = {}
+    for name in spec.lineage:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "SHA256SUMS").write_text("")
+        inputs[name] = tmp_path / name
+    return card(spec, inputs, [], [Curve(t.model, [(1, 2.0)], [], 7) for t in spec.trainings])
+
+
+def test_missing_sources_and_quirks_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "released.yaml"
+    text = (ROOT / "config/pygmalion-2-13b.yaml").read_text()
+    path.write_text(text.replace("preset: corrected", "preset: as-released"))
+    kept = graph(path).jobs[("release", "pygmalion-2-13b")].spec
+    mended = spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b")
+    assert isinstance(kept, ReleaseSpec)
+    with_quirks, without = made_card(kept, tmp_path / "a"), made_card(mended, tmp_path / "b")
+    for (section, key), (value, _) in QUIRKS.items():
+        assert f"`{section}.{key}: {value}`" in with_quirks
+    assert "Quirks" not in without
+    assert "rp\\_forums" in without and "This is not the original mixture" in without
+    assert "**missing**" in data_card(mended, {})
+
+
+def test_hostile_names_break_no_card() -> None:
+    spec = spec_of("tests/recipes/tiny.yaml", "grafted", sources={"demo-pippa": {"title": "a | b\n# <script>"}})
+    table = data_card(spec, {})
+    assert "a \\| b \\# &lt;script&gt;" in table and "\n# <script>" not in table
+
+
+def test_the_chart_is_sound_svg() -> None:
+    curve = Curve("a<b", [(1, 7.0), (2, 5.0), (3, 4.0)], [(0, 7.1), (3, 4.2)], 3)
+    text = loss_chart(curve)
+    root = ET.fromstring(text)
+    assert root.tag.endswith("svg")
+    numbers = [float(n) for n in re.findall(r"[\d.]+", root.findall("{*}polyline")[0].attrib["points"])]
+    assert numbers[1] < numbers[3] < numbers[5], "a falling loss runs downwards"
+    assert len(root.findall("{*}circle")) == 2
+    assert loss_chart(Curve("flat", [], [], 0))
