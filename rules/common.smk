@@ -88,10 +88,16 @@ def spec_of(stage):
     )
 
 
+def gpu_model_of(stage):
+    """Return the GPU's name that the profile gives to this stage's rule, or an empty string."""
+    given = workflow.resource_settings.overwrite_resources.get(CHECKPOINT[stage], {})
+    return str(given["gpu_model"].raw or "").strip("'\"") if "gpu_model" in given else ""
+
+
 def resource_of(stage, key):
-    """Return a resources function that asks the recipe: `gpu`, `mem_mb`, `runtime` (minutes), `threads`."""
+    """Return a resources function that asks the recipe: `gpu`, `mem_mb`, `runtime` (minutes), `threads`, `nodes`."""
     return lambda wildcards, attempt=1: job_resources(
-        GRAPH, (stage, name_of(wildcards)), attempt
+        GRAPH, (stage, name_of(wildcards)), attempt, gpu_model_of(stage)
     )[key]
 
 

@@ -15,6 +15,11 @@ checkpoint train_model:
         mem_mb=resource_of("train", "mem_mb"),
         runtime=resource_of("train", "runtime"),
         gpu=resource_of("train", "gpu"),
+        nodes=resource_of("train", "nodes"),
+        mpi=resource_of("train", "mpi"),
+        tasks=resource_of("train", "tasks"),
+        tasks_per_gpu=resource_of("train", "tasks_per_gpu"),
+        slurm_extra=resource_of("train", "slurm_extra"),
     params:
         spec=spec_of("train"),
         code=stage_code("train"),

@@ -1,5 +1,6 @@
 """What a job asks of the machine: threads, memory, minutes, GPUs. Account and partition come from the profile."""
 
+from scripts.recipe.base import Spec
 from scripts.recipe.benchmark import BenchmarkSpec
 from scripts.recipe.graph import Artifact, Graph
 from scripts.recipe.train import TrainSpec
@@ -9,10 +10,15 @@ _SMALL_MB = 4_000
 _HOUR = 60
 
 
-def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[str, int]:
-    """Return `threads`, `mem_mb`, `runtime` (minutes) and `gpu` of one job.
+Needs = dict[str, int | str | None]
+"""By Snakemake's names of resources, and `threads`; None: the job does not have this one."""
 
-    Time and memory of jobs without a GPU grow with the attempt.
+
+def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1, gpu_model: str = "") -> Needs:
+    """Return `threads`, `mem_mb` (both of a node), `runtime` (minutes), `gpu` (in all) and what several nodes need.
+
+    Time and memory of jobs without a GPU grow with the attempt. `gpu_model` is the GPU's name in Slurm, as the profile
+    gives it: Slurm refuses a job that names it in one place and not in another.
     """
     job = graph.jobs[artifact]
     needs = {"threads": 1, "mem_mb": _SMALL_MB, "runtime": _HOUR, "gpu": 0}
@@ -27,17 +33,30 @@ def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[st
         needs.update(threads=4, mem_mb=64_000, runtime=12 * _HOUR, gpu=1)
     # A GPU job fills its node already and resumes where it was stopped: more of anything would only not be granted.
     growth = 1 if needs["gpu"] else attempt
-    return {**needs, "mem_mb": needs["mem_mb"] * growth, "runtime": needs["runtime"] * growth}
+    grown = {**needs, "mem_mb": needs["mem_mb"] * growth, "runtime": needs["runtime"] * growth}
+    return {**grown, **_several_nodes(job.spec, gpu_model)}
+
+
+def _several_nodes(spec: Spec, gpu_model: str) -> Needs:
+    """Return what makes Snakemake's Slurm plugin ask for whole nodes, in each of which `srun` starts one task.
+
+    `mpi` keeps the plugin from wrapping the job in a one-node `srun` of its own, `tasks_per_gpu: 0` from making
+    `tasks` tasks of each GPU. Without the GPUs of a node Slurm deals out the sum as it likes: of 4 GPUs on two nodes
+    it gave 3 and 1.
+    """
+    if not isinstance(spec, TrainSpec) or spec.launch.nodes == 1:
+        return dict.fromkeys(("nodes", "mpi", "tasks", "tasks_per_gpu", "slurm_extra"))
+    launch = spec.launch
+    extra = "--ntasks-per-node=1"
+    if launch.device == "cuda":
+        extra += f" --gpus-per-node={gpu_model}{':' if gpu_model else ''}{launch.processes_per_node}"
+    return {"nodes": launch.nodes, "mpi": "srun", "tasks": launch.nodes, "tasks_per_gpu": 0, "slurm_extra": extra}
 
 
 def _training(spec: TrainSpec) -> dict[str, int]:
     launch = spec.launch
+    threads = launch.processes_per_node * launch.threads_per_process
     if launch.device == "cpu":
-        return {"threads": launch.processes * launch.threads_per_process, "mem_mb": 2 * _SMALL_MB, "runtime": _HOUR}
+        return {"threads": threads, "mem_mb": 2 * _SMALL_MB, "runtime": _HOUR}
     # 8 processes load, gather and save a 13B model in fp32 (52 GB) through the host.
-    return {
-        "threads": launch.processes_per_node * launch.threads_per_process,
-        "mem_mb": 400_000,
-        "runtime": 24 * _HOUR,
-        "gpu": launch.processes_per_node,
-    }
+    return {"threads": threads, "mem_mb": 400_000, "runtime": 24 * _HOUR, "gpu": launch.processes}

@@ -52,7 +52,9 @@ def launcher_arguments(
 
 def launcher_environment(launch: Launch) -> dict[str, str]:
     """Return the environment of the training processes: threads, CPU or GPU pins, no network."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "FSDP_"))}
+    # SLURM_GPUS: the job's GPUs with their name, which srun would hold against the bare count that it is given.
+    foreign = ("ACCELERATE_", "FSDP_", "SLURM_GPUS")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     pins = PORTABLE_ENV if launch.portable_cpu and launch.device == "cpu" else {}
     own = {
