@@ -10,7 +10,7 @@ from scripts.recipe.cutoff import forget_derived_reasons
 from scripts.recipe.graph import Graph, artifact_path
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
-from scripts.recipe.resources import job_resources
+from scripts.recipe.resources import job_resources, node_resources
 
 CHECKPOINT = {
     "download": "download_files",
@@ -95,9 +95,16 @@ def gpu_model_of(stage):
 
 
 def resource_of(stage, key):
-    """Return a resources function that asks the recipe: `gpu`, `mem_mb`, `runtime` (minutes), `threads`, `nodes`."""
+    """Return a resources function that asks the recipe: `gpu`, `mem_mb`, `runtime` (minutes), `threads`."""
     return lambda wildcards, attempt=1: job_resources(
-        GRAPH, (stage, name_of(wildcards)), attempt, gpu_model_of(stage)
+        GRAPH, (stage, name_of(wildcards)), attempt
+    )[key]
+
+
+def nodes_of(stage, key):
+    """Return a resources function for a job of several nodes: `nodes`, `tasks` and what else Slurm must be told."""
+    return lambda wildcards: node_resources(
+        GRAPH, (stage, name_of(wildcards)), gpu_model_of(stage)
     )[key]
 
 

@@ -1,6 +1,5 @@
 """What a job asks of the machine: threads, memory, minutes, GPUs. Account and partition come from the profile."""
 
-from scripts.recipe.base import Spec
 from scripts.recipe.benchmark import BenchmarkSpec
 from scripts.recipe.graph import Artifact, Graph
 from scripts.recipe.train import TrainSpec
@@ -10,15 +9,10 @@ _SMALL_MB = 4_000
 _HOUR = 60
 
 
-Needs = dict[str, int | str | None]
-"""By Snakemake's names of resources, and `threads`; None: the job does not have this one."""
+def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[str, int]:
+    """Return `threads` and `mem_mb` (of a node), `runtime` (minutes) and `gpu` (in all) of one job.
 
-
-def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1, gpu_model: str = "") -> Needs:
-    """Return `threads`, `mem_mb` (both of a node), `runtime` (minutes), `gpu` (in all) and what several nodes need.
-
-    Time and memory of jobs without a GPU grow with the attempt. `gpu_model` is the GPU's name in Slurm, as the profile
-    gives it: Slurm refuses a job that names it in one place and not in another.
+    Time and memory of jobs without a GPU grow with the attempt.
     """
     job = graph.jobs[artifact]
     needs = {"threads": 1, "mem_mb": _SMALL_MB, "runtime": _HOUR, "gpu": 0}
@@ -33,17 +27,18 @@ def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1, gpu_model:
         needs.update(threads=4, mem_mb=64_000, runtime=12 * _HOUR, gpu=1)
     # A GPU job fills its node already and resumes where it was stopped: more of anything would only not be granted.
     growth = 1 if needs["gpu"] else attempt
-    grown = {**needs, "mem_mb": needs["mem_mb"] * growth, "runtime": needs["runtime"] * growth}
-    return {**grown, **_several_nodes(job.spec, gpu_model)}
+    return {**needs, "mem_mb": needs["mem_mb"] * growth, "runtime": needs["runtime"] * growth}
 
 
-def _several_nodes(spec: Spec, gpu_model: str) -> Needs:
-    """Return what makes Snakemake's Slurm plugin ask for whole nodes, in each of which `srun` starts one task.
+def node_resources(graph: Graph, artifact: Artifact, gpu_model: str = "") -> dict[str, int | str | None]:
+    """Return what makes Snakemake's Slurm plugin ask for several nodes, each with one task of `srun`; None on one node.
 
+    `gpu_model` is the GPU's name in Slurm as the profile gives it: Slurm refuses a job that has it in one place only.
     `mpi` keeps the plugin from wrapping the job in a one-node `srun` of its own, `tasks_per_gpu: 0` from making
     `tasks` tasks of each GPU. Without the GPUs of a node Slurm deals out the sum as it likes: of 4 GPUs on two nodes
     it gave 3 and 1.
     """
+    spec = graph.jobs[artifact].spec
     if not isinstance(spec, TrainSpec) or spec.launch.nodes == 1:
         return dict.fromkeys(("nodes", "mpi", "tasks", "tasks_per_gpu", "slurm_extra"))
     launch = spec.launch

@@ -13,7 +13,7 @@ import yaml
 
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
-from scripts.recipe.resources import job_resources
+from scripts.recipe.resources import job_resources, node_resources
 from scripts.recipe.train import Launch
 from scripts.train.launch import launcher_environment, start_command
 from tests.conftest import ROOT
@@ -36,6 +36,11 @@ class Resources(SimpleNamespace):
         return getattr(self, key, default)
 
 
+def needs_of(graph: Graph, gpu_model: str = "") -> dict[str, Any]:
+    """What the rule hands to Snakemake."""
+    return {**job_resources(graph, TRAINING), **node_resources(graph, TRAINING, gpu_model)}
+
+
 def sbatch_line(needs: dict[str, Any], **profile: object) -> str:
     """Return the plugin's own submission of these resources."""
     submit = pytest.importorskip("snakemake_executor_plugin_slurm.submit_string")
@@ -50,18 +55,18 @@ def sbatch_line(needs: dict[str, Any], **profile: object) -> str:
 
 
 def test_two_nodes_are_asked_for_with_one_task_and_all_gpus_on_each(tmp_path: Path) -> None:
-    needs = job_resources(graph(tmp_path, nodes=2), TRAINING, gpu_model="h100")
+    needs = needs_of(graph(tmp_path, nodes=2), "h100")
     assert (needs["gpu"], needs["threads"], needs["tasks"], needs["mpi"]) == (16, 32, 2, "srun")
     line = sbatch_line(needs, gpu_model="h100")
     wanted = "--mem 400000 --nodes=2 --ntasks=2 --cpus-per-task=32 --ntasks-per-node=1 --gpus-per-node=h100:8"
     assert line.endswith(f"-t 1440 {wanted} --gpus=h100:16"), line
     assert "ntasks-per-gpu" not in line
-    untyped = sbatch_line(job_resources(graph(tmp_path, nodes=2), TRAINING))
+    untyped = sbatch_line(needs_of(graph(tmp_path, nodes=2)))
     assert untyped.endswith("--gpus-per-node=8 --gpus=16"), untyped
 
 
 def test_one_node_asks_for_nothing_of_that(tmp_path: Path) -> None:
-    needs = job_resources(graph(tmp_path, nodes=1), TRAINING, gpu_model="h100")
+    needs = needs_of(graph(tmp_path, nodes=1), "h100")
     assert [needs[key] for key in SEVERAL] == [None] * 5
     line = sbatch_line(needs, gpu_model="h100")
     assert "--nodes" not in line and line.endswith("--cpus-per-task=32 --gpus=h100:8"), line
@@ -69,7 +74,7 @@ def test_one_node_asks_for_nothing_of_that(tmp_path: Path) -> None:
 
 def test_nodes_without_gpus_are_asked_for_too(tmp_path: Path) -> None:
     launch = {"nodes": 2, "device": "cpu", "processes_per_node": 2, "threads_per_process": 1}
-    needs = job_resources(graph(tmp_path, **launch), TRAINING)
+    needs = needs_of(graph(tmp_path, **launch))
     assert (needs["nodes"], needs["slurm_extra"], needs["gpu"], needs["threads"]) == (2, "--ntasks-per-node=1", 0, 2)
 
 
