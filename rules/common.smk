@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 from scripts.artifact.code import stage_code
 from scripts.artifact.environment import stage_lock
 from scripts.recipe.base import canonical_json
-from scripts.recipe.cutoff import forget_derived_reasons
+from scripts.recipe.cutoff import forget_derived_reasons, look_below_kept_artifacts
 from scripts.recipe.graph import Graph, artifact_path
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
@@ -91,7 +91,9 @@ def spec_of(stage):
 def gpu_model_of(stage):
     """Return the GPU's name that the profile gives to this stage's rule, or an empty string."""
     given = workflow.resource_settings.overwrite_resources.get(CHECKPOINT[stage], {})
-    return str(given["gpu_model"].raw or "").strip("'\"") if "gpu_model" in given else ""
+    return (
+        str(given["gpu_model"].raw or "").strip("'\"") if "gpu_model" in given else ""
+    )
 
 
 def resource_of(stage, key):
@@ -109,3 +111,4 @@ def nodes_of(stage, key):
 
 
 forget_derived_reasons()
+look_below_kept_artifacts()
