@@ -51,8 +51,8 @@ def _settling(original: Any) -> Any:
 
 
 async def _holds_others_up(dag: Any, job: Any) -> bool:
-    """Whether a checkpoint needs no run, and yet a job waits to be told so."""
-    if not job.is_checkpoint or (dag.needrun(job) and not dag.finished(job)):
+    """Whether a checkpoint was judged and needs no run, and yet a job waits to be told so."""
+    if not job.is_checkpoint or dag.needrun(job) or any(map(_waited_for, job.input)):
         return False
     outputs = set(job.output)
     waiting = (file for below in dag.depending[job] for file in below.input if _waited_for(file))

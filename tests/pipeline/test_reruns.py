@@ -9,6 +9,7 @@ from scripts.artifact.digest import RECORD
 from scripts.artifact.record import read_record
 from tests.pipeline.bench import Bench
 
+DOWNLOAD = ["download demo-airoboros", "download demo-pippa", "download quick"]
 CLEAN = ["clean demo-airoboros", "clean demo-pippa"]
 REST = ["benchmark grafted on kept", "benchmark grafted on quick", "report tiny"]
 
@@ -83,6 +84,23 @@ def test_early_cutoff_in_one_invocation(bench: Bench) -> None:
     bench.append("scripts/mix/__main__.py", "\nHARMLESS = 1\n")
     assert bench.run().jobs == ["mix chats"], "in the middle of the flow too"
     assert read_record(bench.folder / "results/tiny/clean/demo-pippa" / RECORD)["key"] == key
+    assert bench.run().nothing
+
+
+def test_changes_of_two_stages_with_kept_artifacts_between_run_in_one_invocation(bench: Bench) -> None:
+    """What lies below an artifact that is kept has reasons of its own: nothing may be left for a second run."""
+    before = bench.sums()
+    for stage in ("download", "train"):
+        bench.append(f"scripts/{stage}/__main__.py", "\nHARMLESS = 1\n")
+    run = bench.run()
+    assert run.code == 0, run.output
+    assert sorted(run.jobs) == [*DOWNLOAD, "train sapling"]
+    assert bench.sums() == before
+    for stage in ("clean", "pack", "benchmark"):
+        bench.append(f"scripts/{stage}/__main__.py", "\nHARMLESS = 2\n")
+    run = bench.run()
+    assert run.code == 0, run.output
+    assert sorted(run.jobs) == [*REST[:2], *CLEAN, "pack sapling"]
     assert bench.run().nothing
 
 
@@ -183,4 +201,7 @@ def test_changed_code_of_two_stages_far_apart_reruns_both(bench: Bench) -> None:
         "download quick",
         "train sapling",
     ], "the bytes are the same, so nothing else runs"
+    for stage in ("clean", "pack", "benchmark"):
+        bench.append(f"scripts/{stage}/__main__.py", "\nHARMLESS = 2\n")
+    assert sorted(bench.run().jobs) == [*REST[:2], *CLEAN, "pack sapling"]
     assert bench.run().nothing
