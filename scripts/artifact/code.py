@@ -6,9 +6,12 @@ text differs from Python 3.13 on (python/cpython#116023).
 
 import ast
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from scripts.artifact.digest import ArtifactError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "scripts"
@@ -29,8 +32,15 @@ def stage_code(stage: str, root: Path = ROOT) -> str:
 
 
 def closure(stage: str, root: Path = ROOT) -> list[Path]:
-    """Return the files that a stage's result can depend on, sorted."""
+    """Return the files that a stage's result can depend on, sorted.
+
+    Raises:
+        ArtifactError: the stage, or a module that it needs, is missing from the checkout.
+    """
     folder = root / PACKAGE / stage
+    if not (folder / "__main__.py").is_file():
+        lost = (folder / "__main__.py").relative_to(root)
+        raise ArtifactError(f"{lost}: missing; restore the checkout: git checkout -- {lost}")
     found: set[Path] = set()
     waiting = [p for p in folder.rglob("*") if p.is_file() and p.suffix not in _IGNORED_SUFFIXES]
     door = root / DOOR.relative_to(ROOT)
@@ -40,8 +50,33 @@ def closure(stage: str, root: Path = ROOT) -> list[Path]:
             continue
         found.add(path)
         if path.suffix == ".py":
-            waiting.extend(file for module in _source(path).imports for file in _module_files(module, root))
+            imports = _source(path).imports
+            waiting.extend(file for module in imports for file in _module_files(module, root))
+            _require_present(path, imports, root)
     return sorted(found)
+
+
+def _require_present(path: Path, imports: tuple[str, ...], root: Path) -> None:
+    """Refuse half a checkout by name: a lost module would else only change the digest, or fail in the job's log.
+
+    Raises:
+        ArtifactError: a module of the package that `path` imports, or takes from a package, is not there.
+    """
+    for module in imports:
+        parts = module.split(".")
+        if root.joinpath(*parts).is_dir() or root.joinpath(*parts).with_suffix(".py").is_file():
+            continue
+        above = root.joinpath(*parts[:-1])
+        inside = above.with_suffix(".py") if above.with_suffix(".py").is_file() else above / "__init__.py"
+        if not inside.is_file() or parts[-1] not in _words(inside):
+            lost = root.joinpath(*parts).with_suffix(".py").relative_to(root)
+            by = path.relative_to(root)
+            raise ArtifactError(f"{lost}: missing, but {by} imports it; restore the checkout: git checkout -- {lost}")
+
+
+@cache
+def _words(path: Path) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", path.read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Atomic publication: a reader sees the whole artifact or none of it, whenever a writer dies."""
 
+import contextlib
+import ctypes
 import os
 import shutil
 import uuid
@@ -18,7 +20,15 @@ def draft_folder(target: Path) -> Path:
 
 
 def sweep_drafts(target: Path) -> None:
-    """Remove what killed writers of `target` left behind. A living second writer then fails, harmlessly."""
+    """Remove what killed writers of `target` left behind. A living second writer then fails, harmlessly.
+
+    Where a writer died between its two renames, its finished draft (else the old artifact) gets the target's name.
+    """
+    if not os.path.lexists(target):
+        drafts = sorted(target.parent.glob(f".{target.name}.tmp.*"), key=lambda path: path.suffix == ".old")
+        for path in [p for p in drafts if (p / SUMS).is_file() and _old_record(p) is not None][:1]:
+            with contextlib.suppress(OSError):
+                os.rename(path, target)
     for path in target.parent.glob(f".{target.name}.tmp.*"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -57,12 +67,33 @@ def publish(draft: Path, target: Path) -> None:
             f"compare {target} with {aside}; to accept the new one remove {target} and run snakemake again"
         )
     trash = draft.with_name(f"{draft.name}.old")
-    if target.exists():
-        (target / SUMS).unlink(missing_ok=True)  # from here on the old artifact no longer looks finished
-        os.rename(target, trash)
-    os.rename(draft, target)
+    if _exchange(draft, target):
+        os.rename(draft, trash)
+    else:
+        _replace(draft, target, trash)
     _sync(target.parent)
     shutil.rmtree(trash, ignore_errors=True)
+
+
+def _exchange(draft: Path, target: Path) -> bool:
+    """Swap two folders in one step, if the system can (Linux; not on NFS) and there is something to swap."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    at_cwd, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    return rename is not None and rename(at_cwd, os.fsencode(draft), at_cwd, os.fsencode(target), exchange) == 0
+
+
+def _replace(draft: Path, target: Path, trash: Path) -> None:
+    """Move `target` aside and `draft` into its place; if the second step fails, the old artifact comes back."""
+    try:
+        os.rename(target, trash)
+    except FileNotFoundError:
+        os.rename(draft, target)
+        return
+    try:
+        os.rename(draft, target)
+    except OSError:
+        os.rename(trash, target)
+        raise
 
 
 def _old_record(target: Path) -> dict[str, object] | None:

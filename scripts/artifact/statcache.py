@@ -1,5 +1,6 @@
 """Remembered digests: a file whose stat has not changed since it was hashed is not read again."""
 
+import contextlib
 import json
 import os
 import time
@@ -20,7 +21,7 @@ class StatCache:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             self._entries = dict(content) if isinstance(content, dict) else {}
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass
         self._changed = False
 
@@ -43,13 +44,14 @@ class StatCache:
         """Write the cache if it changed; failing to do so costs only time later."""
         if not self._changed:
             return
+        draft = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_name(f"{self._path.name}.{uuid.uuid4().hex}")
             draft.write_text(json.dumps(self._entries), encoding="utf-8")
             os.replace(draft, self._path)
         except OSError:
-            pass
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
 
 
 def _stat(path: Path) -> list[int]:

@@ -71,7 +71,7 @@ def check_files(folder: Path, deep: bool = False, threads: int = 1) -> list[Faul
         path = folder / name
         try:
             found = None if deep else cache.known(path, name)
-            if found is None:
+            if found != claimed[name]:  # unknown, or a damaged cache: only the bytes themselves can accuse a file
                 before = stat_of(path)
                 found = sha256_file(path)
                 cache.remember(path, name, found, before)

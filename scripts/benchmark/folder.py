@@ -5,13 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.digest import ArtifactError
-from scripts.artifact.foreign import asks_for_code
+from scripts.artifact.foreign import foreign_code
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import model_files
-
-# A vocabulary: may hold any word as a key, and is never asked for code.
-_NOT_SETTINGS = frozenset({"tokenizer.json", "vocab.json", "added_tokens.json"})
-_CODE_SUFFIXES = frozenset({".py", ".pyc", ".so"})
 
 
 def check_model_folder(folder: Path) -> dict[str, Any]:
@@ -20,17 +16,8 @@ def check_model_folder(folder: Path) -> dict[str, Any]:
     Raises:
         StageError: settings that ask for remote code, code files, no safetensors weights, or no readable config.
     """
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in _CODE_SUFFIXES:
-            raise StageError(f"{path}: code in a model folder is refused; remove it, only safetensors weights are read")
-    for path in sorted(folder.glob("*.json")):
-        if path.name not in _NOT_SETTINGS and not path.name.endswith(".index.json"):
-            asked = asks_for_code(_read(path))
-            if asked:
-                raise StageError(
-                    f"{path}: {asked}: asks for remote code, which is refused; "
-                    "use a model whose architecture is part of transformers, and remove this key"
-                )
+    if refused := foreign_code(folder):
+        raise StageError(refused)
     try:
         model_files(folder)
     except ArtifactError as error:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scripts.artifact.code import ROOT
+from scripts.artifact.foreign import foreign_code
 from scripts.artifact.stage import Job, StageError
 from scripts.download import hub
 from scripts.download.part import BLOCK, Expected, PartFile, WrongBytesError
@@ -26,7 +27,8 @@ def build(job: Job[DownloadSpec], sleep: Callable[[float], object] = time.sleep)
     Finished and half-received files wait in `job.work` and are used by the next attempt.
 
     Raises:
-        StageError: refused, missing, wrong or short files, no space, an unset variable, a second running download.
+        StageError: refused, missing, wrong or short files, no space, an unset variable, a second running download,
+            a model that brings foreign code.
     """
     fetch = job.spec.fetch
     if fetch.unconfirmed is not None and not fetch.pinned:
@@ -44,6 +46,9 @@ def build(job: Job[DownloadSpec], sleep: Callable[[float], object] = time.sleep)
             kept += part.kept
             if part.weights is not None:
                 job.tensors.update(part.weights.tensors)
+        # Asked before anything is published; what was received stays for a recipe that leaves the bad file out.
+        if "config.json" in expected and (refused := foreign_code(job.work / "files")):
+            raise StageError(refused)
         for path in expected:
             (job.out / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(job.work / "files" / path, job.out / path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scripts.artifact.foreign import foreign_code
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import TensorEntry, model_files, read_header
 from scripts.merge.layout import INV_FREQ
@@ -39,10 +40,13 @@ def open_model(name: str, folder: Path) -> ModelFolder:
     """Read config and headers.
 
     Raises:
-        StageError: no readable config, or an index that disagrees with the shards' own headers.
+        StageError: no readable config, files or settings that bring foreign code (rule R3), or an index that
+            disagrees with the shards' own headers.
         ArtifactError: an invalid safetensors file or index (rule R5).
     """
     config = read_json(folder / "config.json")
+    if refused := foreign_code(folder):
+        raise StageError(f"model {name!r}: {refused}")
     headers = [(path, read_header(path)) for path in model_files(folder)]
     index = folder / INDEX
     weight_map = read_json(index)["weight_map"] if index.exists() else None

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from scripts.artifact.foreign import asks_for_code
+from scripts.artifact.foreign import foreign_code
 from scripts.artifact.stage import StageError
 from scripts.recipe.train import CPU_ATTENTION, TrainSpec
 
@@ -20,19 +20,18 @@ def read_config(base: Path) -> dict[str, Any]:
     """
     path = base / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        bad = asks_for_code(dict(config))
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise StageError(f"{path}: cannot be read ({error}); rebuild the base model") from None
-    if bad:
-        raise StageError(f"{path}: holds {bad}, which can run foreign code; remove it from the model")
+    if refused := foreign_code(base):
+        raise StageError(refused)
     if config.get("architectures") != ["LlamaForCausalLM"] or config.get("model_type") != "llama":
         found = f"architectures {config.get('architectures')}, model_type {config.get('model_type')!r}"
         raise StageError(f"{path}: found {found}; only ['LlamaForCausalLM'] of type 'llama' can be trained")
     for key in ("tie_word_embeddings", "attention_dropout", "attention_bias", "mlp_bias"):
         if config.get(key):
             raise StageError(f"{path}: {key} is {config[key]}; Llama 2 models, which this stage trains, have none")
-    return dict(config)
+    return config
 
 
 def read_pack(pack: Path, spec: TrainSpec, vocab_size: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from scripts.artifact.code import ROOT, closure, stage_code
+from scripts.artifact.digest import ArtifactError
 
 TREE = {
     "scripts/__init__.py": "",
@@ -77,3 +78,20 @@ def test_closures_of_the_real_stages_reach_no_other_stage() -> None:
         rooms = {path.relative_to(ROOT / "scripts").parts[0] for path in closure(stage)}
         assert rooms & stages == {stage}
         assert len(stage_code(stage)) == 64
+
+
+@pytest.mark.parametrize(
+    ("lost", "by"),
+    [
+        ("scripts/recipe/helper.py", "scripts/pack/__main__.py"),
+        ("scripts/artifact/inner.py", ""),
+        ("scripts/pack/__main__.py", ""),
+    ],
+)
+def test_half_a_checkout_is_named(tree: Path, lost: str, by: str) -> None:
+    (tree / lost).unlink()
+    if "inner" in lost:  # imported by the door only, which is no part of a stage's result
+        assert closure("pack", tree)
+        return
+    with pytest.raises(ArtifactError, match=rf"{lost}: missing.*{by}.*git checkout -- {lost}"):
+        closure("pack", tree)
