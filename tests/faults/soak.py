@@ -55,9 +55,8 @@ def main() -> int:
         )
     bad = [row for row in known if row["ended"] != "same digests"]
     reached = sum(not str(row["happened"]).startswith("not reached") for row in known)
-    print(
-        f"{len(known)} points, {reached} reached, {len(known) - len(bad)} ended in the same digests; events {dict(events)}"
-    )
+    same = len(known) - len(bad)
+    print(f"{len(known)} points, {reached} reached, {same} ended in the same digests; events {dict(events)}")
     return 1 if bad else 0
 
 
