@@ -1,6 +1,7 @@
 """Commands on artifacts that need neither Snakemake nor a GPU: `python -m scripts.artifact --help`.
 
-Exit codes: 0 fine, 1 something is wrong with an artifact (or a job is alive), 2 bad usage.
+verify, lock, compare, explain, diff, lineage, guard. Exit codes: 0 fine, equal or up to date; 1 damaged, different, to
+be made again, or a job is alive; 2 bad usage.
 """
 
 import argparse
@@ -8,10 +9,12 @@ import os
 import sys
 from pathlib import Path
 
+from scripts.artifact.ask import add_commands
 from scripts.artifact.digest import ArtifactError
 from scripts.artifact.guard import guard
 from scripts.artifact.lock import entries_of, format_lock, read_lock
 from scripts.artifact.verify import check_tree
+from scripts.recipe.problems import RecipeError
 
 
 def verify(args: argparse.Namespace) -> int:
@@ -85,10 +88,11 @@ def main() -> int:
     command = commands.add_parser("guard", help=check_guard.__doc__)
     command.add_argument("directory", type=Path)
     command.set_defaults(run=check_guard)
+    add_commands(commands)
     args = parser.parse_args()
     try:
         return int(args.run(args))
-    except (ArtifactError, OSError) as error:
+    except (ArtifactError, RecipeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 

@@ -25,10 +25,18 @@ _IGNORED_SUFFIXES = frozenset({".pyc", ".md"})
 def stage_code(stage: str, root: Path = ROOT) -> str:
     """Return the SHA-256 over the import closure of `scripts/<stage>/` and the data files beside its code."""
     digest = hashlib.sha256()
-    for path in closure(stage, root):
-        content = _source(path).digest if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
+    for name, content in module_digests(stage, root).items():
+        digest.update(f"{name}\0{content}\n".encode())
     return digest.hexdigest()
+
+
+def module_digests(stage: str, root: Path = ROOT) -> dict[str, str]:
+    """Return the digest of each file of the closure by its path below `root`: tells which of them changed."""
+    return {path.relative_to(root).as_posix(): _digest(path) for path in closure(stage, root)}
+
+
+def _digest(path: Path) -> str:
+    return _source(path).digest if path.suffix == ".py" else hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def closure(stage: str, root: Path = ROOT) -> list[Path]:

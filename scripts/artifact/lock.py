@@ -1,5 +1,6 @@
 """`locks/<recipe>.lock`: which key gave which value, one artifact a line, in git."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def parse_lock(text: str, label: str) -> list[Entry]:
         if not line or line.startswith("#"):
             continue
         fields = line.split("\t")
-        if len(fields) != 5 or not fields[4].isdigit() or fields[0] not in STAGES:
+        if len(fields) != 5 or not re.fullmatch("[0-9]+", fields[4]) or fields[0] not in STAGES:
             raise ArtifactError(f"{label}:{number}: needs stage, name, key, value, bytes; found {line[:80]!r}")
         stage, name, key, value, size = fields
         entries.append(Entry(stage, "" if name == NO_NAME else name, key, value, int(size)))

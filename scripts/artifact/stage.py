@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
-from scripts.artifact.code import stage_code
+from scripts.artifact.code import module_digests, stage_code
 from scripts.artifact.digest import (
     FACTS,
     RECORD,
@@ -30,7 +30,7 @@ from scripts.artifact.digest import (
     payload_files,
     sha256_bytes,
 )
-from scripts.artifact.environment import check_environment, stage_lock
+from scripts.artifact.environment import check_environment, lock_path, pins, stage_lock
 from scripts.artifact.publish import draft_folder, publish, sweep_drafts
 from scripts.artifact.record import FORMAT, key_of, read_record, write_record
 from scripts.artifact.tensors import digest_safetensors
@@ -134,6 +134,8 @@ def _run(stage: str, spec: S, build: Callable[[Job[S]], None], args: argparse.Na
         hash_s = time.perf_counter() - hash_s
         name = target.relative_to(results_root(target)).as_posix()
         record = {**fields, "name": name, "key": key, "value": sha256_bytes(sums_text.encode()), "counts": job.counts}
+        # Not part of the key: with them `explain` can say which file or package has changed since.
+        record |= {"modules": module_digests(stage), "packages": pins(lock_path(stage))}
         record["bytes"] = sum((draft / f).stat().st_size for f in payload_files(draft))
         write_record(draft / RECORD, {**record, "tensors": job.tensors})
         seconds = {"verify_s": verify_s, "build_s": build_s, "hash_s": hash_s}

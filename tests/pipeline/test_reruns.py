@@ -205,3 +205,23 @@ def test_changed_code_of_two_stages_far_apart_reruns_both(bench: Bench) -> None:
         bench.append(f"scripts/{stage}/__main__.py", "\nHARMLESS = 2\n")
     assert sorted(bench.run().jobs) == [*REST[:2], *CLEAN, "pack sapling"]
     assert bench.run().nothing
+
+
+def test_explain_says_before_a_run_what_the_run_then_does(bench: Bench) -> None:
+    def explained(artifact: str) -> tuple[int, str]:
+        command = ("-m", "scripts.artifact", "explain", f"results/tiny/{artifact}", "--recipe", bench.recipe)
+        done = bench.python(*command)
+        return done.returncode, done.stdout + done.stderr
+
+    assert explained("report") == (0, "report: up to date\n")
+    bench.edit(
+        bench.recipe, "filter: self_attn, gradient_values: [0.2, 0.8]", "filter: self_attn, gradient_values: [0.2, 0.7]"
+    )
+    bench.append("scripts/merge/__main__.py", "\nHARMLESS = 3\n")
+    code, said = explained("merge/grafted")
+    assert code == 1
+    assert "first difference: merge/grafted: spec.operations[2].gradient_values[1]: 0.8 -> 0.7" in said
+    assert "merge/grafted: code.scripts/merge/__main__.py" in said
+    assert explained("train/sapling") == (0, "train/sapling: up to date\n")
+    code, said = explained("report")
+    assert code == 1 and "if the artifacts above come out with the same bytes, it stays" in said
