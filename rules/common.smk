@@ -103,7 +103,9 @@ def spec_of(stage):
 def gpu_model_of(stage):
     """Return the GPU's name that the profile gives to this stage's rule, or an empty string."""
     given = workflow.resource_settings.overwrite_resources.get(CHECKPOINT[stage], {})
-    return str(given["gpu_model"].raw or "").strip("'\"") if "gpu_model" in given else ""
+    return (
+        str(given["gpu_model"].raw or "").strip("'\"") if "gpu_model" in given else ""
+    )
 
 
 def resource_of(stage, key):

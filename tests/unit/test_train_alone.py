@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from scripts.artifact.digest import hash_files
 from scripts.artifact.stage import StageError
+from scripts.train.checkpoint import Checkpoints, State
 from scripts.train.handover import CollectiveError
+from scripts.train.metrics import Metrics
 from scripts.train.reader import IGNORE, PackedRows
-from tests.unit.train_fixtures import make_base, make_pack, make_spec, read_metrics, train_alone
+from scripts.train.trackers import Trackers
+from tests.unit.train_fixtures import alone, make_base, make_pack, make_spec, read_metrics, train_alone
 
 ONE = {"launch": {"processes_per_node": 1, "portable_cpu": False}}
 
@@ -152,6 +156,17 @@ def test_a_checkpoint_of_another_training_is_refused_by_the_fields_name(
     other = make_spec(optimizer={"adam_beta2": 0.99}, **ONE)
     with pytest.raises(CollectiveError, match=r"spec\.optimizer\.adam_beta2 was 0\.95, is 0\.99"):
         train_alone(tmp_path / "b", other, base, pack, monkeypatch, work)
+
+
+@pytest.mark.parametrize("field", ["base", "pack", "world_size", "spec.optimizer.adam_eps"])
+def test_each_field_of_the_fingerprint_is_named_when_it_differs(field: str, tmp_path: Path) -> None:
+    """Model, data, number of processes and preset, by the names that `build` gives them."""
+    saved = {"base": "a" * 64, "pack": "b" * 64, "world_size": 2, "spec.optimizer.adam_eps": 1e-9}
+    state = State(4, {**saved, field: "other"}, 0, "", [])
+    with alone() as mesh:
+        checkpoints = Checkpoints(tmp_path, saved, mesh, Metrics(tmp_path, 0, Trackers([], tmp_path, "tuned")))
+        with pytest.raises(CollectiveError, match=rf"another training: {re.escape(field)} was 'other', is "):
+            checkpoints._require_same(state)
 
 
 def test_best_evaluation_is_published_and_its_checkpoint_outlives_rotation(
