@@ -50,5 +50,5 @@ rule publish:
     message:
         "publish {GRAPH.recipe.name}"
     shell:
-        "HF_HUB_OFFLINE=0 python -m scripts.publish --owner={params.owner:q} --private={params.private:q}"
+        "set -o pipefail; HF_HUB_OFFLINE=0 python -m scripts.publish --owner={params.owner:q} --private={params.private:q}"
         " --upload={params.answer:q} {input:q} 2>&1 | tee {log:q}"

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
 from scripts.recipe.load import Loaded
@@ -13,8 +14,8 @@ HUB_KEYS = ("owner", "private")
 """Where a release is uploaded to: no byte depends on it, so no cut recipe names it."""
 
 
-def cut_recipe(loaded: Loaded, model: str, models: Collection[str], mixtures: Collection[str]) -> dict[str, Any]:
-    """Return a recipe that makes `model` from the same jobs as the whole recipe, as plain JSON values.
+def cut_recipe(loaded: Loaded, model: str, models: Collection[str], mixtures: Collection[str]) -> str:
+    """Return the YAML of a recipe that makes `model` from the same jobs as the whole recipe.
 
     Sources are written out, as their files may change; suites keep their names unless the recipe itself defines them,
     since all of them together (100 kB for the leaderboards) would not fit into one command line.
@@ -45,7 +46,8 @@ def cut_recipe(loaded: Loaded, model: str, models: Collection[str], mixtures: Co
         "release": {**{k: v for k, v in whole.get("release", {}).items() if k not in HUB_KEYS}, "models": [model]},
     }
     _hide_folders(cut, "")
-    return {key: value for key, value in cut.items() if value not in ({}, [], "")}
+    kept = {key: value for key, value in cut.items() if value not in ({}, [], "")}
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _plain(model: BaseModel) -> dict[str, Any]:

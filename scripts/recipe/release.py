@@ -1,6 +1,6 @@
 """The release: what is written about a finished model, and in which forms it is given away."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -77,8 +77,9 @@ class ReleaseSpec(Spec):
     suites: dict[Name, SuiteFacts] = {}
     lineage: dict[str, list[str]] = Field(default_factory=dict)
     """For each artifact up to the model what it is made from."""
-    recipe_file: dict[str, Any] = Field(default_factory=dict)
-    """A recipe that builds this model alone (`scripts.recipe.cut`)."""
+    recipe_file: str = ""
+    """YAML of a recipe that builds this model alone (`scripts.recipe.cut`). Text: a mixture's sources have an order,
+    which JSON with sorted keys would lose."""
 
     def identity(self) -> dict[str, object]:
         """All but which other models are released, and where to: no byte of this release depends on it."""

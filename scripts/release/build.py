@@ -5,8 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import yaml
-
 from scripts.artifact.digest import RECORD, read_sums, value_of
 from scripts.artifact.lock import Entry, format_lock
 from scripts.artifact.record import read_record
@@ -40,7 +38,7 @@ def build(job: Job[ReleaseSpec]) -> None:
     texts = {
         "README.md": card(spec, job.inputs, rows, curves),
         "DATASETS.md": data_card(spec, job.of_stage("mix")),
-        "recipe.yaml": yaml.safe_dump(spec.recipe_file, sort_keys=False, allow_unicode=True, width=120),
+        "recipe.yaml": spec.recipe_file,
         "recipe.lock": lock_of(job),
         **{f"{curve.model}-loss.svg": loss_chart(curve) for curve in curves},
         **(client_files(spec.format, spec.model, end_token(source)) if spec.format else {}),
