@@ -67,7 +67,7 @@ def _weights(job: Job[MergeSpec], plan: Plan) -> tuple[dict[str, Written], int]:
             if found is not None:
                 resumed += 1
                 progress.skip(shard.size)
-            written[shard.file] = found or write_shard(job.work, shard, blender, job.threads, progress.advance)
+            written[shard.file] = found or write_shard(job.work, shard, blender, progress.advance)
     return written, resumed
 
 

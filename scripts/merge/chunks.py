@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import ITEM_BYTES
-from scripts.merge.arithmetic import DTYPES, Chunk
+from scripts.merge.arithmetic import Chunk, Values
 from scripts.merge.models import Located
 from scripts.merge.plan import TensorPlan
 
@@ -67,7 +66,7 @@ class Files:
         if path not in self._open:
             self._open[path] = os.open(path, os.O_RDONLY)
 
-    def read(self, at: Located, start: int, stop: int, into: Bytes) -> torch.Tensor:
+    def read(self, at: Located, start: int, stop: int, into: Bytes) -> Values:
         """Read elements [start, stop) of a tensor and return them as a view of `into`.
 
         Raises:
@@ -81,7 +80,7 @@ class Files:
             if got == 0:
                 raise StageError(f"{at.path}: ends inside tensor {at.entry.name!r}; it changed while it was read")
             done += got
-        return torch.from_numpy(wanted).view(DTYPES[at.entry.dtype])
+        return _values(at.entry.dtype, wanted)
 
     def load(self, span: Span, buffers: Buffers, dtype: str) -> Chunk:
         """Read both inputs of a chunk; the output is a view that waits to be filled."""
@@ -90,5 +89,9 @@ class Files:
         second = None
         if span.second is not None:
             second = self.read(tensor.second, span.second, span.second + size, buffers.second)
-        out = torch.from_numpy(buffers.out[: size * ITEM_BYTES[dtype]]).view(DTYPES[dtype])
+        out = _values(dtype, buffers.out[: size * ITEM_BYTES[dtype]])
         return Chunk(tensor.name, span.start, first, second, out)
+
+
+def _values(dtype: str, content: Bytes) -> Values:
+    return Values(dtype, content.view(np.uint32) if ITEM_BYTES[dtype] == 4 else content.view(np.uint16))

@@ -9,7 +9,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.merge.arithmetic import LANES, ROWS, Part
+from scripts.merge.arithmetic import ROWS, Part
+from scripts.merge.kernel import LANES
 
 
 class Distances:

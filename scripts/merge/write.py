@@ -5,7 +5,7 @@ import json
 import os
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ def finished(work: Path, shard: Shard, plan: Plan) -> Written | None:
 
 
 def write_shard(
-    work: Path, shard: Shard, blender: Blender, threads: int, advance: Callable[[int], None], hashing: bool = True
+    work: Path, shard: Shard, blender: Blender, advance: Callable[[int], None], hashing: bool = True
 ) -> Written:
     """Merge the tensors of one shard into `work`, under its own name only once it is whole.
 
@@ -64,33 +64,29 @@ def write_shard(
         work: folder that survives a killed attempt.
         shard: what to write.
         blender: source of the finished chunks.
-        threads: from 3 on the tensors are hashed in a thread of their own.
         advance: called with the bytes of every chunk written.
         hashing: off only in benchmarks.
     """
     path = work / shard.file
     draft = work / f".{shard.file}.{uuid.uuid4().hex}{_PARTIAL}"
     whole, sums = hashlib.sha256(shard.header), {entry.name: Distances() for entry in shard.entries}
-    digests = {entry.name: tensor_digest(entry) for entry in shard.entries}
+    digests = {entry.name: _Digest(tensor_digest(entry)) for entry in shard.entries}
     tensors = [blender.plan.tensors[entry.name] for entry in shard.entries]
-    with draft.open("xb", buffering=0) as handle, ThreadPoolExecutor(1) as side:
+    with draft.open("xb", buffering=0) as handle:
         write_all(handle.fileno(), shard.header)
         for chunk in blender.blended(tensors):
-            name, pending = chunk.span.tensor.name, None
-            if hashing and threads > 2:
-                pending = side.submit(digests[name].update, chunk.content)
+            name = chunk.span.tensor.name
+            if hashing:
+                chunk.lent.append(digests[name].update(blender, chunk.content))
             write_all(handle.fileno(), chunk.content)
             if hashing:
                 whole.update(chunk.content)
-            if hashing and pending is None:
-                digests[name].update(chunk.content)
             sums[name].add(chunk.part)
-            _wait(pending)
             advance(chunk.content.nbytes)
     written = Written(
         blender.plan.digest,
         whole.hexdigest(),
-        {name: digest.hexdigest() for name, digest in digests.items()},
+        {name: digest.value.hexdigest() for name, digest in digests.items()},
         {name: distances.figures() for name, distances in sums.items()},
         sum(distances.overflowed for distances in sums.values()),
         sum(distances.flushed for distances in sums.values()),
@@ -100,9 +96,24 @@ def write_shard(
     return written
 
 
-def _wait(pending: "Future[None] | None") -> None:
-    if pending is not None:
-        pending.result()
+class _Digest:
+    """A tensor's digest, taken in the blender's workers."""
+
+    def __init__(self, value: "hashlib._Hash") -> None:
+        self.value = value
+        self._last: Future[None] | None = None
+
+    def update(self, blender: Blender, content: memoryview) -> "Future[None]":
+        """Hash the next bytes once those before are hashed. Waiting for them can't block: they were submitted first."""
+        before = self._last
+
+        def work() -> None:
+            if before is not None:
+                before.result()
+            self.value.update(content)
+
+        self._last = blender.submit(work)
+        return self._last
 
 
 def write_all(handle: int, content: bytes | memoryview) -> None:

@@ -187,7 +187,7 @@ def _spec() -> object:
 
 
 def _bytes_only(root: Path, threads: int) -> None:
-    """The same reader, blender and writer without hashes and figures."""
+    """The same reader, blender and writer without hashes."""
     from scripts.merge.chunks import Files
     from scripts.merge.models import open_model
     from scripts.merge.plan import make_plan
@@ -197,9 +197,9 @@ def _bytes_only(root: Path, threads: int) -> None:
     (root / "out").mkdir()
     plan = make_plan(_spec(), *(open_model(name, root / name) for name in ("first", "second")))  # type: ignore[arg-type]
     with Files() as files:
-        blender = Blender(plan, files, threads, figures=False)
+        blender = Blender(plan, files, threads)
         for shard in plan.shards:
-            write_shard(root / "out", shard, blender, threads, lambda _: None, hashing=False)
+            write_shard(root / "out", shard, blender, lambda _: None, hashing=False)
 
 
 def _stage(root: Path, threads: int, verify: bool) -> None:
