@@ -11,6 +11,11 @@ from scripts.recipe.base import STAGES
 
 HEADER = "# atelier lock 1: stage, name, key, value, bytes\n"
 NO_NAME = "-"
+# Names become paths and digests are compared: anything else in a lock is damage, or worse.
+_LINE = re.compile(
+    rf"({'|'.join(STAGES)})\t(-|[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?)"
+    r"\t(-|[0-9a-f]{64})\t([0-9a-f]{64})\t([0-9]{1,18})"
+)
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,17 @@ def parse_lock(text: str, label: str) -> list[Entry]:
     for number, line in enumerate(text.splitlines(), start=1):
         if not line or line.startswith("#"):
             continue
-        fields = line.split("\t")
-        if len(fields) != 5 or not re.fullmatch("[0-9]+", fields[4]) or fields[0] not in STAGES:
+        fields = _LINE.fullmatch(line)
+        if fields is None:
             raise ArtifactError(f"{label}:{number}: needs stage, name, key, value, bytes; found {line[:80]!r}")
-        stage, name, key, value, size = fields
+        stage, name, key, value, size = fields.groups()
         entries.append(Entry(stage, "" if name == NO_NAME else name, key, value, int(size)))
     return entries
 
 
 def read_lock(path: Path) -> list[Entry]:
     """Return the entries of a lock file; see `parse_lock`."""
-    return parse_lock(path.read_text(encoding="utf-8"), str(path))
+    try:
+        return parse_lock(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path}: not a lock: {error}; take it from git again") from None

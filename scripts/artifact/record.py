@@ -31,9 +31,9 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         claimed = content.pop("self")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        found = sha256_bytes(canonical_json(content).encode())
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); rebuild the artifact") from None
-    found = sha256_bytes(canonical_json(content).encode())
     if found != claimed:
         raise ArtifactError(f"{path}: content has digest {found}, its record says {claimed}; rebuild the artifact")
     return dict(content)

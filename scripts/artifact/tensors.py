@@ -14,7 +14,7 @@ from scripts.artifact.digest import ArtifactError
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 MAX_HEADER_BYTES = 100_000_000
 _BLOCK = 1 << 20
-_BASENAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$")
+_BASENAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def weight_map_files(text: str, index: Path) -> list[str]:
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{index}: unreadable index ({error})") from None
     for name in names:
-        if not isinstance(name, str) or not _BASENAME.match(name):
+        if not isinstance(name, str) or not _BASENAME.fullmatch(name):
             raise ArtifactError(f"{index}: weight_map names {name!r}; only plain *.safetensors file names are allowed")
     return names
 

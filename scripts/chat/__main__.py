@@ -11,6 +11,7 @@ from pathlib import Path
 
 from scripts.artifact.anywhere import folder_faults
 from scripts.artifact.digest import ArtifactError
+from scripts.artifact.foreign import foreign_code
 from scripts.chat.session import HELP, Sampling, Session, load
 
 
@@ -23,6 +24,9 @@ def main() -> int:
         faults = [str(error)]
     if faults:
         print("\n".join([*faults[:10], f"{args.model}: not verified, so not loaded"]), file=sys.stderr)
+        return 1
+    if refused := foreign_code(args.model):  # digests say that nothing was changed since, not that it is harmless
+        print(refused, file=sys.stderr)
         return 1
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from scripts.recipe.base import keyed_hash
 
 HELP = "/reset forget all, /regenerate answer again, /system TEXT set the system prompt, /quit end"
@@ -104,15 +106,27 @@ class Session:
         room = self.model.config.max_position_embeddings - self.sampling.max_new_tokens
         head = [{"role": "system", "content": self.system}] if self.system else []
         while True:
-            made = self.tokenizer.apply_chat_template(
-                head + self.turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )["input_ids"]
+            made = self._templated(head + self.turns)
             if made.shape[1] <= room:
                 return made.to(self.model.device)
             if len(self.turns) < 3:
                 raise ValueError(f"{made.shape[1]} tokens, at most {room} fit beside an answer; say it shorter")
             self.turns = self.turns[2:]
             self.say("(the oldest exchange no longer fits and is forgotten)\n")
+
+    def _templated(self, turns: list[dict[str, str]]) -> Any:
+        """Return the ids `[1, tokens]` of turns. The template is foreign: transformers renders it in jinja's sandbox.
+
+        Raises:
+            ValueError: the template is none, reaches for what the sandbox forbids, or fails in any other way.
+        """
+        try:
+            made = self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, return_tensors="pt", return_dict=True
+            )
+        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, AttributeError) as error:
+            raise ValueError(f"chat_template: cannot be used ({error}); take a model with another one") from None
+        return made["input_ids"]
 
 
 def load(folder: Path, device: str) -> tuple[Any, Any]:

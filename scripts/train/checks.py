@@ -7,24 +7,32 @@ from typing import Any
 
 import numpy as np
 
+from scripts.artifact.digest import ArtifactError
 from scripts.artifact.foreign import foreign_code
 from scripts.artifact.stage import StageError
+from scripts.artifact.tensors import model_files, read_header
 from scripts.recipe.train import CPU_ATTENTION, TrainSpec
 
 
 def read_config(base: Path) -> dict[str, Any]:
-    """Return the base's config.json, checked to describe a plain Llama (rule R3).
+    """Return the base's config.json, checked to describe a plain Llama (rules R3 and R5).
 
     Raises:
-        StageError: unreadable, another architecture, keys that can run code, tied embeddings or dropout.
+        StageError: unreadable, another architecture, keys that can run code, tied embeddings or dropout, or weights
+            that are no valid safetensors files beside it.
     """
     path = base / "config.json"
     try:
         config = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise StageError(f"{path}: cannot be read ({error}); rebuild the base model") from None
     if refused := foreign_code(base):
         raise StageError(refused)
+    try:
+        for weights in model_files(base):
+            read_header(weights)
+    except ArtifactError as error:
+        raise StageError(f"{error}; training reads safetensors only") from None
     if config.get("architectures") != ["LlamaForCausalLM"] or config.get("model_type") != "llama":
         found = f"architectures {config.get('architectures')}, model_type {config.get('model_type')!r}"
         raise StageError(f"{path}: found {found}; only ['LlamaForCausalLM'] of type 'llama' can be trained")
