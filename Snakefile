@@ -44,6 +44,7 @@ localrules:
     all,
     download_files,
     build_report,
+    build_blind_test,
     plan,
     publish,
 
@@ -67,3 +68,4 @@ include: "rules/merge.smk"
 include: "rules/benchmark.smk"
 include: "rules/report.smk"
 include: "rules/release.smk"
+include: "rules/blind.smk"

@@ -23,10 +23,11 @@ CHECKPOINT = {
     "benchmark": "benchmark_model",
     "report": "build_report",
     "release": "release_model",
+    "blind": "build_blind_test",
 }
 
 # Stages that are built only when asked for by name: `all` leaves them out.
-ON_DEMAND = ("release",)
+ON_DEMAND = ("release", "blind")
 
 # Keys of --config that are answers of the moment, not parts of a recipe.
 ANSWERS = ("publish",)
@@ -89,8 +90,22 @@ def all_of(*stages):
         return lambda wildcards: settled(artifact)
 
     return [
-        one((job.stage, job.name)) for stage in stages for job in GRAPH.of_stage(stage)
+        one((job.stage, job.name))
+        for stage in stages
+        for job in GRAPH.of_stage(stage)
+        if (job.stage, job.name) not in GRAPH.on_demand
     ]
+
+
+def needed(stage, setting):
+    """Return `all_of(stage)`, or an input function that says which setting of the recipe is missing."""
+
+    def missing(wildcards):
+        raise WorkflowError(
+            f"recipe {GRAPH.recipe.name} asks for no {stage} test; add to it: {setting}"
+        )
+
+    return all_of(stage) or [missing]
 
 
 def spec_of(stage):

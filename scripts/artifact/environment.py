@@ -20,6 +20,7 @@ FAMILY = {
     "benchmark": "benchmark",
     "report": "report",
     "release": "release",
+    "blind": "report",
 }
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)")
 UNPINNED = "ATELIER_UNPINNED"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-STAGES = ("download", "clean", "mix", "create", "pack", "train", "merge", "benchmark", "report", "release")
+STAGES = ("download", "clean", "mix", "create", "pack", "train", "merge", "benchmark", "report", "release", "blind")
 """In order of the flow; each is a folder below `results/<recipe>/` and a program `python -m scripts.<stage>`."""
 
 # Wildcards and file names: nothing that a shell, a URL or a path could read as syntax.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from scripts.recipe.base import Spec
 from scripts.recipe.benchmark import MIX_FORMATS, BenchmarkSpec
+from scripts.recipe.blind import BlindSpec
 from scripts.recipe.clean import CleanSpec
 from scripts.recipe.create import CreateSpec
 from scripts.recipe.cut import cut_recipe
@@ -50,7 +51,10 @@ class Graph:
         self.loaded = loaded
         self.recipe = loaded.recipe
         self.jobs: dict[Artifact, Job] = {}
-        for build in (self._data, self._models, self._lineages, self._benchmarks, self._report, self._releases):
+        self.on_demand: set[Artifact] = set()
+        """Benchmarks that nothing but the blind test asks for: no target of their stage builds them."""
+        steps = (self._data, self._models, self._lineages, self._benchmarks, self._report, self._releases, self._blind)
+        for build in steps:
             build()
 
     def of_stage(self, stage: str) -> list[Job]:
@@ -188,32 +192,53 @@ class Graph:
         return found
 
     def _benchmarks(self) -> None:
-        settings = self.recipe.benchmark
-        shared = settings.model_dump(exclude={"suites", "models"})
-        for suite_name in settings.suites:
-            suite = self.loaded.suites[suite_name]
-            if suite.fetch is not None:
-                self._add("download", suite_name, DownloadSpec(name=suite_name, fetch=suite.fetch), [])
-            names = list(dict.fromkeys(task.dataset for task in suite.tasks.values() if task.dataset))
-            for name in names:
-                self._add("download", name, DownloadSpec(name=name, fetch=self.loaded.datasets[name].fetch), [])
-            held_out = any(task.format in MIX_FORMATS for task in suite.tasks.values())
-            mixtures = list(self.recipe.mixtures) if held_out else []
-            for model in settings.models:
-                spec = BenchmarkSpec(
-                    model=model,
-                    suite=suite_name,
-                    protocol=suite.protocol,
-                    tasks=suite.tasks,
-                    mixtures=mixtures,
-                    **shared,
-                )
-                data = [("download", name) for name in ([suite_name] if suite.fetch is not None else []) + names]
-                data += [("mix", m) for m in mixtures]
-                inputs = [self.model_artifact(model), *data]
-                if spec.combines:
-                    inputs = [*self._shards(spec, inputs), *data]
-                self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
+        for name in self.recipe.benchmark.suites:
+            self._measure(name, self.loaded.suites[name], self.recipe.benchmark.models)
+
+    def _measure(self, suite_name: str, suite: Suite, models: list[str]) -> None:
+        """Add the jobs of one suite on some models, and of the data that it reads."""
+        shared = self.recipe.benchmark.model_dump(exclude={"suites", "models"})
+        if suite.fetch is not None:
+            self._add("download", suite_name, DownloadSpec(name=suite_name, fetch=suite.fetch), [])
+        names = list(dict.fromkeys(task.dataset for task in suite.tasks.values() if task.dataset))
+        for name in names:
+            self._add("download", name, DownloadSpec(name=name, fetch=self.loaded.datasets[name].fetch), [])
+        held_out = any(task.format in MIX_FORMATS for task in suite.tasks.values())
+        mixtures = list(self.recipe.mixtures) if held_out else []
+        for model in models:
+            spec = BenchmarkSpec(
+                model=model,
+                suite=suite_name,
+                protocol=suite.protocol,
+                tasks=suite.tasks,
+                mixtures=mixtures,
+                **shared,
+            )
+            data = [("download", name) for name in ([suite_name] if suite.fetch is not None else []) + names]
+            data += [("mix", m) for m in mixtures]
+            inputs = [self.model_artifact(model), *data]
+            if spec.combines:
+                inputs = [*self._shards(spec, inputs), *data]
+            self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
+
+    def _blind(self) -> None:
+        """Add the page for testers, and the benchmarks that only it needs: after all that must not see them."""
+        test, suite = self.recipe.blind_test, self.loaded.blind_suite
+        if test is None or suite is None:
+            return
+        known = set(self.jobs)
+        self._measure(test.suite, suite, [m for m in test.models if ("benchmark", f"{m}/{test.suite}") not in known])
+        self.on_demand = set(self.jobs) - known
+        hidden = [n for n, source in self.loaded.sources.items() if not (source.redistributable or test.show_private)]
+        spec = BlindSpec(
+            recipe=self.recipe.name,
+            settings=test,
+            task=next(name for name, task in suite.tasks.items() if task.format == "generation"),
+            formats={name: mixture.format for name, mixture in self.recipe.mixtures.items()},
+            hidden_sources=hidden,
+        )
+        replies = [("benchmark", f"{model}/{test.suite}") for model in test.models]
+        self._add("blind", "", spec, [*replies, *(("mix", name) for name in self.recipe.mixtures)])
 
     def _shards(self, spec: BenchmarkSpec, inputs: list[Artifact]) -> list[Artifact]:
         """Add the jobs of a suite's shards, and return their artifacts: `model/suite.1of4` and so on."""

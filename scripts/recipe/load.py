@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from scripts.recipe.base import STAGES
-from scripts.recipe.benchmark import DataSet, Task
+from scripts.recipe.benchmark import MIX_FORMATS, DataSet, Task
 from scripts.recipe.fetch import Fetch
 from scripts.recipe.models import Recipe, Source, Suite, TrainModel
 from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
@@ -31,6 +31,8 @@ class Loaded:
     datasets: dict[str, DataSet] = field(default_factory=dict)
     published: list[Published] = field(default_factory=list)
     missing_sources: list[str] = field(default_factory=list)
+    blind_suite: Suite | None = None
+    """The suite of the blind test, which need not be one of the benchmark's."""
 
     def tasks(self) -> Iterator[tuple[str, str, Task]]:
         """Yield (suite, task, settings) of every row of a benchmark table, sorted."""
@@ -176,6 +178,7 @@ def _resolve(loaded: Loaded, root: Path) -> list[str]:
     _check_references(recipe, say)
     _check_cycles(recipe, say)
     _check_releases(recipe, say)
+    _check_blind_test(loaded, root, say)
     _check_names(loaded, say)
     return problems
 
@@ -250,6 +253,39 @@ def _check_releases(recipe: Recipe, say: Any) -> None:
             say(at, f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}")
         elif name in chosen[:index]:
             say(at, f"model {name!r} is named twice")
+
+
+def _check_blind_test(loaded: Loaded, root: Path, say: Any) -> None:
+    """Its candidates must be models, its suite must write replies, and must need nothing that no benchmark loads."""
+    recipe, test = loaded.recipe, loaded.recipe.blind_test
+    if test is None:
+        return
+    models, at = sorted(recipe.models), ("blind_test", "suite")
+    for index, name in enumerate(test.models):
+        where: KeyPath = ("blind_test", "models", index)
+        if name not in recipe.models:
+            say(
+                where,
+                f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}",
+            )
+        elif name in test.models[:index]:
+            say(where, f"model {name!r} is named twice")
+    suite = _named(test.suite, recipe.suites, Suite, root / "config" / "suites", at, say)
+    if suite is None:
+        return
+    if not recipe.mixtures:
+        say(
+            ("blind_test",), "testers see held-out conversations of a mixture, and this recipe has none; add `mixtures`"
+        )
+    elif not any(task.format == "generation" for task in suite.tasks.values()):
+        say(at, f"suite {test.suite!r} has no task of format generation, so nothing in it writes replies; add one")
+    elif test.suite not in loaded.suites and not all(task.format in MIX_FORMATS for task in suite.tasks.values()):
+        say(
+            at,
+            f"suite {test.suite!r} reads files; name it in benchmark.suites too, or take one that reads mixtures only",
+        )
+    else:
+        loaded.blind_suite = suite
 
 
 def _check_cycles(recipe: Recipe, say: Any) -> None:

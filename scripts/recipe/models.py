@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Strict
 from scripts.recipe.benchmark import DataSet, Task
+from scripts.recipe.blind import BlindTest
 from scripts.recipe.clean import Adapter, Decontamination, Filters, Generator, Purpose
 from scripts.recipe.compat import Compat
 from scripts.recipe.create import LlamaShape, TokenizerChoice
@@ -196,3 +197,5 @@ class Recipe(Strict):
     """Files of `config/published/` with figures to print beside ours; each names the model it is about."""
     release: ReleaseSettings = ReleaseSettings()
     """What is written about finished models, and in which forms they are given away."""
+    blind_test: BlindTest | None = None
+    """The page on which people compare models without their names."""

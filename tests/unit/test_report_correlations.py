@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scripts.report.correlations import kendall, rank_correlations, ranks, spearman
+from scripts.recipe.ranks import kendall, ranks, spearman
+from scripts.report.correlations import rank_correlations
 from scripts.report.payloads import Benchmark
 from tests.unit.report_fixtures import whole_spec, whole_tree
 from tests.unit.test_report import made

@@ -1,0 +1,1 @@
+"""Blind test: people compare the candidates' replies without names; their votes become ratings."""
