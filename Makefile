@@ -18,7 +18,7 @@ SHELL := /bin/bash
 NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
-.PHONY: demo test install verify lock locks resume efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
+.PHONY: demo test install watch verify lock locks resume efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -38,6 +38,9 @@ install: .venv/installed  ## create .venv from the pinned lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r envs/local.lock
 	touch $@
+
+watch: install  ## show a running workflow: stages, progress, loss, memory, time left (ONCE=1: one frame)
+	@$(BIN)/python -m scripts.watch $(if $(filter file,$(origin RECIPE)),,$(RECIPE)) $(if $(ONCE),--once)
 
 verify: install  ## re-hash every artifact of RECIPE and name each bad file
 	@$(BIN)/python -m scripts.artifact verify $(RESULTS)
