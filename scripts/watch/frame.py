@@ -21,7 +21,7 @@ _STATUS = {
     "failed": ("failed", "bold red"),
     "stopped": ("stopped by the user; run it again to go on", "yellow"),
     "killed": ("was killed; `make resume` goes on", "bold red"),
-    "orphans": ("Snakemake is gone, jobs of it are alive; `make resume` waits for none of them", "bold red"),
+    "orphans": ("Snakemake is gone, but jobs of it are alive; `make resume` names them", "bold red"),
     "never": ("no run yet", "dim"),
 }
 
