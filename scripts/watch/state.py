@@ -70,7 +70,7 @@ class Watcher:
     """Looks again and again; keeps open what it has read."""
 
     def __init__(self, directory: Path, recipes: Sequence[Path]) -> None:
-        self._directory, self._asked = directory.absolute(), list(recipes)
+        self._directory, self._asked = directory.resolve(), list(recipes)
         self._logs: dict[Path, LogReader] = {}
         self._trainings: dict[Path, TrainingReader] = {}
         self._recipes: list[Path] = []
