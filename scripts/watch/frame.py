@@ -22,6 +22,7 @@ _STATUS = {
     "stopped": ("stopped by the user; run it again to go on", "yellow"),
     "killed": ("was killed; `make resume` goes on", "bold red"),
     "orphans": ("Snakemake is gone, but jobs of it are alive; `make resume` names them", "bold red"),
+    "refused": ("the last call ended before any job, with a message of its own", "yellow"),
     "never": ("no run yet", "dim"),
 }
 

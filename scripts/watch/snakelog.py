@@ -65,6 +65,11 @@ class Run:
     """When the log last grew."""
 
     @property
+    def over(self) -> bool:
+        """Whether it came to its end; a call without work says so and writes no more."""
+        return self.ended or (self.nothing and not self.jobs)
+
+    @property
     def real(self) -> bool:
         """Whether it came to plan jobs: a call that only met the lock of another one did not."""
         return self.nothing or bool(self.jobs) or self.steps[1] > 0

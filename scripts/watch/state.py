@@ -49,7 +49,8 @@ class View:
 
     title: str
     status: str
-    """`running`, `elsewhere`, `silent`, `finished`, `failed`, `stopped`, `nothing`, `killed`, `orphans` or `never`."""
+    """`running`, `elsewhere`, `silent`, `finished`, `failed`, `stopped`, `nothing`, `killed`, `orphans`,
+    `refused` or `never`."""
     host: str = ""
     seconds: float = 0.0
     """Of the run; since it ended, where it has."""
@@ -133,7 +134,7 @@ class Watcher:
         view.host, view.steps = run.host, run.steps
         view.seconds, view.silent_s = max(0.0, now - run.began), max(0.0, now - run.heard)
         view.status = self._status(run, processes, view.silent_s)
-        if run.ended:
+        if run.over:
             view.seconds = max(0.0, run.heard - run.began)
         alive = view.status in ("running", "elsewhere", "silent", "orphans")
         titles = self._titles()
@@ -145,7 +146,7 @@ class Watcher:
             self._estimate(view, run)
 
     def _status(self, run: Run, processes: Sequence[psutil.Process], silent_s: float) -> str:
-        if run.ended:
+        if run.over:
             ends = (("failed", run.failed), ("stopped", run.stopped), ("nothing", run.nothing and not run.jobs))
             complete = not run.steps[1] or run.steps[0] >= run.steps[1] - 1  # the target `all` runs no job
             return next((name for name, true in ends if true), "finished" if complete else "failed")
@@ -153,6 +154,8 @@ class Watcher:
             return "running"
         if run.host and run.host != platform.node():
             return "elsewhere" if silent_s < SILENT_S else "silent"
+        if not run.real:
+            return "refused"
         return "orphans" if processes else "killed"
 
     def _titles(self) -> dict[str, Artifact]:

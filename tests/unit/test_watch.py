@@ -193,13 +193,10 @@ def test_how_a_run_ended(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert look(place, monkeypatch, (JOB,))[0].status == "orphans"
     write_log(place, middle + "Terminating processes on user request, this might take some time.\nComplete log(s): x\n")
     assert look(place, monkeypatch, ())[0].status == "stopped"
-    write_log(
-        place,
-        RECORDED.split("Using shell")[0]
-        + "Nothing to be done (all requested files are present).\n"
-        + "Complete log(s): x\n",
-    )
+    write_log(place, RECORDED.split("Using shell")[0] + "Nothing to be done (all requested files are present).\n")
     assert look(place, monkeypatch, ())[0].status == "nothing"
+    write_log(place, RECORDED.split("Building DAG")[0] + "WorkflowError:\nseed: found 'seven'\n")
+    assert look(place, monkeypatch, ())[0].status == "refused"
 
 
 def test_a_failed_job_shows_the_end_of_its_log(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
