@@ -39,7 +39,7 @@ def publish(
     folder: Path, *args: str, server: UploadServer | None = None, token: str | None = TOKEN
 ) -> subprocess.CompletedProcess[str]:
     """Run `python -m scripts.publish`, by plain HTTP where a server is given."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING", "TRANSFORMERS_"))}
     env = {**kept, "PYTHONPATH": str(ROOT), "HF_HOME": str(folder.parents[3] / "hub"), "HF_HUB_DISABLE_XET": "1"}
     env |= {"HF_TOKEN": token} if token else {}
     env |= {"HF_ENDPOINT": server.address} if server else {"HF_ENDPOINT": "http://127.0.0.1:9"}
