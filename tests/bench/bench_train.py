@@ -17,6 +17,7 @@ from typing import Any
 from scripts.artifact.stage import Job
 from scripts.recipe.train import Cadence, Launch, Levers, Numerics, Optimizer, TrainSpec
 from scripts.train.build import build
+from tests.bench.bench_gpu import run_child
 from tests.bench.train_inputs import CONFIG, real_rows, write_base, write_pack
 
 REAL = Path(os.environ.get("ATELIER_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -52,6 +53,7 @@ def main() -> None:
             for i, (name, run) in enumerate(contenders.items()):
                 found[name].append(run(root / f"run{turn}-{i}"))
         _print(found)
+        _determinism(packs[1], rounds)
     if not os.environ.get("TRL_PYTHON"):
         print("TRL: not measured; name an environment's Python in TRL_PYTHON")
 
@@ -63,6 +65,18 @@ def _print(found: dict[str, list[tuple[float, float]]]) -> None:
     for name, (speed, loss) in best.items():
         every = ", ".join(f"{s:,.0f}" for s, _ in found[name])
         print(f"{name:<42}{speed:10,.0f}{ours / speed:8.2f}x{loss:12.4f}   {every}", flush=True)
+
+
+def _determinism(pack: Path, rounds: int) -> None:
+    """Print what the deterministic switches cost on this processor; the loop alone, on the same lines, in turns."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    task = {"config": CONFIG, "pack": str(pack), "warm": WARM, "toy": True, "kernel": "sdpa", "compile": False}
+    task |= {"policy": "none", "loss_chunk": Levers().loss_chunk, "numerics": {"precision": "fp32", "tf32": False}}
+    runs = [{on: run_child({**task, "deterministic": on}) for on in (True, False)} for _ in range(rounds)]
+    speeds = {on: max(run[on]["tokens_per_s"] for run in runs) for on in (True, False)}
+    same = len({run[True]["digest"] for run in runs}) == 1
+    print(f"deterministic switches: {speeds[True]:,.0f} tokens/s, without {speeds[False]:,.0f}; ", end="")
+    print(f"weights of {rounds} runs with them {'are the same bits' if same else 'DIFFER'}", flush=True)
 
 
 def _task(root: Path, base: Path, lines: list[list[list[int]]]) -> Path:

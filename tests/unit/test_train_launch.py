@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from transformers.models.llama.configuration_llama import LlamaConfig
 
 from scripts.artifact.stage import Job, StageError
@@ -82,6 +84,12 @@ def test_the_payload_is_a_model_folder_with_its_metrics(whole: Job[TrainSpec], b
     kind = "float32"
     assert kinds == {"world_size": 2, "weights": kind, "gradients": kind, "optimizer_state": kind}
     assert whole.facts["loss_spikes"] == []
+    loaded, info = AutoModelForCausalLM.from_pretrained(whole.out, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
+    written = load_file(whole.out / "model.safetensors")
+    assert all(torch.equal(written[name], value) for name, value in loaded.state_dict().items())
+    with safe_open(whole.out / "model.safetensors", "pt") as shard:
+        assert shard.metadata() == {"format": "pt"}
     line = next(line for line in read_metrics(whole.out) if "loss" in line)
     assert list(line) == ["step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "rows_digest"]
 
