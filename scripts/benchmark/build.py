@@ -12,9 +12,11 @@ from scripts.artifact.stage import Job, StageError
 from scripts.benchmark.heldout import bits_per_byte, bootstrap_intervals, score_rows
 from scripts.benchmark.identity import digests
 from scripts.benchmark.items import Item, chance, chance_variance
+from scripts.benchmark.metrics import grade
 from scripts.benchmark.output import Sample, TaskResult, write_generations, write_results
 from scripts.benchmark.replies import mean_and_error, measure
 from scripts.benchmark.shards import Scores, TaskScores, join_shards, shard_groups, write_shard
+from scripts.benchmark.start import left_out
 from scripts.benchmark.work import Work, form_of, prepare
 from scripts.recipe.benchmark import BenchmarkSpec, Task
 from scripts.recipe.hardware import pin_cpu
@@ -93,11 +95,12 @@ def _model_folder(job: Job[BenchmarkSpec]) -> Path:
 def _score(job: Job[BenchmarkSpec], work: dict[str, Work]) -> Scores:
     """Load the model and score this job's groups of every task."""
     # torch, transformers and lm-eval are imported here: bad data is reported before their 4 s, and after the pins.
-    from scripts.benchmark.model import load_model
+    started = time.perf_counter()
+    spec, folder = job.spec, _model_folder(job)
+    with left_out("scipy"):
+        from scripts.benchmark.model import load_model
 
-    spec, started = job.spec, time.perf_counter()
-    folder = _model_folder(job)
-    model = load_model(folder, spec)
+        model = load_model(folder, spec)
     job.facts["load_s"] = time.perf_counter() - started
     groups = {name: found.groups(spec.batch_size) for name, found in work.items()}
     sizes = {name: found.sizes() for name, found in work.items()}
@@ -152,10 +155,8 @@ def _result(name: str, task: Task, work: Work, scores: TaskScores) -> TaskResult
 
 
 def _item_result(name: str, items: list[Item], task: Task, values: list[list[float]]) -> TaskResult:
-    from scripts.benchmark.tasks import lm_eval_metrics  # 1 s of imports that a suite of held-out rows doesn't need
-
     form = form_of(name, task)
-    graded = lm_eval_metrics(name, items, form, values)
+    graded = grade(items, form, values)
     samples = [
         Sample(form.pick(ll), item.gold, ll, scores)
         for ll, item, scores in zip(values, items, graded.scores, strict=True)

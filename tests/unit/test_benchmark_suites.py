@@ -334,11 +334,11 @@ def test_lm_evals_winogrande_and_mc2_are_frozen_alike(tmp_path: Path) -> None:
 
 def scored(model: Any, name: str, items: list[Item], form: Format) -> tuple[list[list[float]], Any]:
     """Return the likelihoods of a task's items, and what lm-eval makes of them, as the stage does."""
-    from scripts.benchmark.tasks import lm_eval_metrics
+    from scripts.benchmark.metrics import grade
 
     model.use_bos(form.bos)
     values = [[value for value, _ in item] for item in model.score_items([item.requests() for item in items])]
-    return values, lm_eval_metrics(name, items, form, values)
+    return values, grade(items, form, values)
 
 
 def test_frozen_native_items_score_as_lm_eval_scores_its_own_task(tmp_path: Path) -> None:
