@@ -114,6 +114,15 @@ def test_any_text_is_encoded_as_sentencepiece_does(small: Path, text: str) -> No
     assert ours.encode_continuation(text).tolist() == plain.encode_continuation(text).tolist()
 
 
+def test_a_text_that_fails_spoils_no_later_one(small: Path) -> None:
+    ours = load_tokenizer(small)
+    with pytest.raises(TokenizerError, match="UTF-8"):
+        ours.encode("the river \ud800 greets the garden")
+    assert ours.encode("the river greets").tolist() == ours.encode("the river greets").tolist()
+    assert isinstance(ours, SentencePieceTokenizer)
+    assert ours.encode("the river greets").tolist() == ours.processor.encode("the river greets")
+
+
 LOADED: dict[Path, SentencePieceTokenizer] = {}
 
 
@@ -128,7 +137,8 @@ def test_a_full_memo_starts_anew(small: Path, monkeypatch: pytest.MonkeyPatch) -
     for space in (" ", "  "):
         text = "the river greets the garden and the lantern {}".replace(" ", space).format("x" * 100)
         assert ours.encode(text).tolist() == ours.processor.encode(text)
-    assert 0 < len(ours._memo) <= 3 and 0 < len(ours._spaced) <= 3
+        assert len(ours._memo) <= 3
+        assert ours.encode("the river").tolist() == ours.processor.encode("the river") and 0 < len(ours._memo) <= 3
 
 
 def test_words_that_depend_on_each_other_switch_the_memo_off(tmp_path: Path) -> None:
