@@ -66,6 +66,11 @@ class Job(Generic[S]):
     tensors: dict[str, str] = field(default_factory=dict)
     """Digest of each tensor that was hashed while it was written (see `scripts.artifact.tensors`)."""
 
+    @property
+    def compiled(self) -> Path:
+        """Folder for machine code that the jobs of a recipe share (`scripts.recipe.compiled`)."""
+        return self.work.parents[1] / "compiled"
+
     def named(self, name: str) -> Path:
         """Return the only input called `name`, whatever its stage."""
         found = [path for key, path in self.inputs.items() if key.split("/", 1)[-1] == name]

@@ -14,6 +14,7 @@ from scripts.recipe.base import keyed_hash
 SAMPLES = 5
 SAMPLE_CHARS = 300
 _SMALLEST_BAR_CHARS = 64
+_TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Placed(Protocol):
@@ -42,6 +43,12 @@ class _Sample:
     def items(self) -> list[Any]:
         """Return the items by rank."""
         return [item for _, _, item in self._found]
+
+
+def _shown(episode: Episode) -> dict[str, Any]:
+    turns = [turn._asdict() for turn in episode.turns]
+    shown = {"id": episode.id, "source": episode.source, "label": episode.label, "system": episode.system}
+    return {**shown, "turns": turns}
 
 
 class Audit:
@@ -83,7 +90,7 @@ class Audit:
 
     def _write(self, line: dict[str, object]) -> None:
         assert self._file is not None, "Audit is used as a context manager"
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._file.write(_TO_JSON(line) + "\n")
 
     def keep(self, episode: Episode) -> None:
         """Record one kept episode."""
@@ -93,10 +100,7 @@ class Audit:
         self._chars += chars
         self._bars[max(0, (chars - 1) // _SMALLEST_BAR_CHARS).bit_length()] += 1
         if episode.label == GENERAL:
-            turns = [turn._asdict() for turn in episode.turns]
-            shown = {"id": episode.id, "source": episode.source, "label": episode.label, "system": episode.system}
-            rank = keyed_hash(self._seed, "kept_sample", episode.id)
-            self._kept.offer(rank, episode.id, {**shown, "turns": turns})
+            self._kept.offer(keyed_hash(self._seed, "kept_sample", episode.id), episode.id, episode)
 
     def finish(self, rows_in: int, turns_cut: int, more: dict[str, Any] | None = None) -> dict[str, Any]:
         """Write both files and return the counts for the artifact's record.
@@ -126,7 +130,7 @@ class Audit:
         }
         refused = {reason: sample.items() for reason, sample in sorted(self._refused.items())}
         self._json("audit.json", {"source": self._source, **counts, **sizes, **(more or {})})
-        self._json("samples.json", {"kept": self._kept.items(), "rejected": refused})
+        self._json("samples.json", {"kept": list(map(_shown, self._kept.items())), "rejected": refused})
         return {**counts, "turns": self._turns, "chars": self._chars, "turns_cut": turns_cut}
 
     def _json(self, name: str, content: dict[str, Any]) -> None:

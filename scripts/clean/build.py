@@ -27,6 +27,7 @@ from scripts.clean.substrings import substring_in
 from scripts.clean.wording import Wording
 from scripts.recipe.clean import CleanSpec, Filters
 from scripts.recipe.compat import CleanCompat
+from scripts.recipe.compiled import keep_compiled
 from scripts.recipe.near import Duplicate, NearDuplicates
 
 
@@ -36,6 +37,7 @@ def build(job: Job[CleanSpec]) -> None:
     Raises:
         StageError: the download has no file of this format, or one in which no row can be read.
     """
+    keep_compiled(job.compiled)
     clean(job, load_lexicon())
 
 
@@ -213,7 +215,7 @@ class _Chain:
             self._prefixes.update(prefixes)
         self.turns_cut += shaped.cut
         label = ADULT if adult else GENERAL
-        return Episode(name, self._source, label, shaped.system, shaped.turns, raw.line, raw.file)
+        return Episode(name, self._source, label, shaped.system, shaped.turns, raw.line, raw.file, whole.hex())
 
     def survivors(self, spill: Spill, work: Path) -> Iterator[Episode]:
         """Yield the kept episodes by id: no duplicates (which takes knowing all), none that quotes a benchmark."""
@@ -240,7 +242,7 @@ class _Chain:
         return None
 
     def _is_prefix(self, episode: Episode) -> bool:
-        return self._filters.prefix_duplicates and digests(episode.system, episode.turns)[1] in self._prefixes
+        return self._filters.prefix_duplicates and bytes.fromhex(episode.digest) in self._prefixes
 
     def _near_duplicates(self, spill: Spill, work: Path) -> dict[str, Duplicate]:
         """Return the near-duplicates among all episodes that no other filter has refused."""

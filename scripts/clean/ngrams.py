@@ -7,7 +7,8 @@ probability k / 2^64: over a mixture of 432M tokens and benchmarks of 2.3M n-gra
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.recipe.words import Hashes, compiled, mix
+from scripts.recipe.compiled import compiled
+from scripts.recipe.words import Hashes, mix
 
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no word's weight is lost modulo 2^64
 _EMPTY = np.uint64(0)

@@ -57,7 +57,8 @@ _PATTERNS = {
 }
 _STARTS = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _PATTERNS.items()))
 # Cheap test first: a turn without one of these can't match, which spares the regex on nearly all fiction.
-_HINT = re.compile(r"\bi\b|\bas an?\b|guidelines|programming|polic|principles|appropriate|ethical|acceptable")
+_HINTS = ("guidelines", "programming", "polic", "principles", "appropriate", "ethical", "acceptable", "as a")
+_I = re.compile(r"i(?<!\wi)\b")  # begins with a letter, which is searched for 5 times as fast as a border
 _ACTION = re.compile(r"\*[^*\n]{1,80}\*\s*")
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\s*_]+|\n+")
 _HEAD_CHARS = 500
@@ -71,7 +72,7 @@ def refusal_in(turn: str) -> str | None:
     a sentence that begins inside quotes is someone's speech.
     """
     head = turn[:_HEAD_CHARS].translate(_QUOTES).lower()
-    if not _HINT.search(head):
+    if not _I.search(head) and not any(hint in head for hint in _HINTS):
         return None
     spoken = _ACTION.sub("", head.lstrip(), count=1) if head.lstrip().startswith("*") else head
     for sentence in _SENTENCE_END.split(spoken.lstrip(" \n*_([-"), maxsplit=2)[:2]:

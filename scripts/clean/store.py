@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TextIO
 
@@ -11,6 +12,8 @@ from scripts.clean.episode import Turn
 
 GENERAL, ADULT = "general", "adult"
 
+# `json.dumps` makes an encoder each time it isn't asked for ASCII.
+_TO_JSON = json.JSONEncoder(ensure_ascii=False).encode
 # Ids are uniform, so a million episodes of 2 kB give 64 files of 30 MB, each sorted in memory.
 _SPILL_FILES = 64
 # A row group of 1,024 episodes of at most 100 kB stays in memory; writers and readers need no more than one.
@@ -29,6 +32,8 @@ class Episode:
     turns: tuple[Turn, ...]
     line: int
     file: str
+    digest: str
+    """Of system text and turns, 32 hex digits."""
 
     def text(self) -> str:
         """Return all that is said, system text first."""
@@ -59,8 +64,9 @@ class Spill:
     def add(self, episode: Episode) -> None:
         """Keep an episode."""
         index = int(episode.id[-16:-14], 16) * _SPILL_FILES // 256
-        fields = [episode.id, episode.source, episode.label, episode.system, episode.turns, episode.line, episode.file]
-        self._files[index].write(json.dumps(fields, ensure_ascii=False) + "\n")
+        place = (episode.line, episode.file, episode.digest)
+        fields = [episode.id, episode.source, episode.label, episode.system, episode.turns, *place]
+        self._files[index].write(_TO_JSON(fields) + "\n")
 
     def by_id(self) -> Iterator[Episode]:
         """Yield all episodes sorted by id.
@@ -72,11 +78,11 @@ class Spill:
         for file in self._files:
             file.seek(0)
             rows = sorted((json.loads(line) for line in file), key=lambda fields: str(fields[0]))
-            for name, source, label, system, turns, line, path in rows:
+            for name, source, label, system, turns, *place in rows:
                 if name <= last:
                     raise StageError(f"{name}: id given twice; please report this as a fault of the clean stage")
                 last = name
-                yield Episode(name, source, label, system, tuple(Turn(*turn) for turn in turns), line, path)
+                yield Episode(name, source, label, system, tuple(map(Turn._make, turns)), *place)
 
 
 def write_episodes(path: Path, episodes: Iterable[Episode], places: bool = False) -> None:
@@ -97,7 +103,14 @@ def write_episodes(path: Path, episodes: Iterable[Episode], places: bool = False
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=3, version="2.6") as writer:
         for rows in _groups(episodes):
             columns = {name: [getattr(row, name) for row in rows] for name, _ in (*fields, *place)}
-            columns["turns"] = [[turn._asdict() for turn in row.turns] for row in rows]
+            # Flat columns: pyarrow takes longer to read a dict for each turn than to write the file.
+            turns = [row.turns for row in rows]
+            parts = [
+                pa.array([part[i] for said in turns for part in said], pa.string()) for i in range(len(Turn._fields))
+            ]
+            offsets = pa.array(accumulate(map(len, turns), initial=0), pa.int32())
+            said = pa.StructArray.from_arrays(parts, fields=list(turn))
+            columns["turns"] = pa.ListArray.from_arrays(offsets, said, type=pa.list_(turn))
             writer.write_table(pa.table(columns, schema=schema), row_group_size=ROW_GROUP_ROWS)
 
 

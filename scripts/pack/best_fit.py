@@ -3,21 +3,10 @@
 100,000 rows take milliseconds, where searching bins takes seconds; bins fill up exactly as by a plain search.
 """
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
-
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile on first use (about 1 s); numba's cache on disk is off, it would outlive the code it came from."""
-    compiled: Callable[P, R] = njit()(function)
-    return compiled
+from scripts.recipe.compiled import compiled
 
 
 def best_fit(lengths: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -43,7 +32,7 @@ def best_fit(lengths: NDArray[np.int64], capacity: int) -> tuple[NDArray[np.int6
     return offsets, order[by_bin]
 
 
-@_compiled
+@compiled
 def _place(
     lengths: NDArray[np.int64], capacity: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:  # pragma: no cover - compiled
@@ -89,7 +78,7 @@ def _place(
     return order, bin_of, bins
 
 
-@_compiled
+@compiled
 def _smallest(filled: NDArray[np.uint8], leaves: int, length: int) -> int:  # pragma: no cover - compiled
     """Return the smallest free space of at least `length` that some bin has, or -1."""
     node = leaves + length
@@ -106,7 +95,7 @@ def _smallest(filled: NDArray[np.uint8], leaves: int, length: int) -> int:  # pr
     return node - leaves
 
 
-@_compiled
+@compiled
 def _set(filled: NDArray[np.uint8], leaves: int, space: int, value: int) -> None:  # pragma: no cover - compiled
     node = leaves + space
     filled[node] = value

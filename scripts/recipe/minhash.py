@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.recipe.base import keyed_hash
-from scripts.recipe.words import Hashes, compiled, mix
+from scripts.recipe.compiled import compiled
+from scripts.recipe.words import Hashes, mix
 
 SHINGLE_WORDS, BANDS, ROWS = 5, 16, 7
 PERMUTATIONS = BANDS * ROWS

@@ -7,26 +7,17 @@ times slower and was the bottleneck of every peer (docs/performance.md).
 """
 
 import unicodedata
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-P = ParamSpec("P")
-R = TypeVar("R")
+from scripts.recipe.compiled import compiled
+
 Hashes = NDArray[np.uint64]
 
 _PRIME = np.uint64(0x100000001B3)  # of FNV-1a
 _MIX = (np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53))  # of MurmurHash3's finalizer
 _SHIFT = np.uint64(33)
-
-
-def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile on first use; numba's cache on disk is off, it would outlive the code it came from."""
-    result: Callable[P, R] = njit(nogil=True)(function)
-    return result
 
 
 # What a character is; of ASCII, higher values are the letter itself.

@@ -215,7 +215,9 @@ def test_stale_spill_of_a_killed_run_is_ignored(tmp_path: Path) -> None:
 
 
 def test_an_id_twice_is_never_written(tmp_path: Path) -> None:
-    episode = Episode("s-00ff00ff00ff00ff", "s", "general", "", (Turn("user", "a"), Turn("model", "b")), 1, "f")
+    episode = Episode(
+        "s-00ff00ff00ff00ff", "s", "general", "", (Turn("user", "a"), Turn("model", "b")), 1, "f", "0" * 32
+    )
     with Spill(tmp_path / "w") as spill:
         spill.add(episode)
         spill.add(episode)

@@ -6,7 +6,7 @@ import pytest
 
 from scripts.artifact.stage import StageError
 from scripts.clean.episode import Turn
-from scripts.clean.language import HEAD_CHARS, foreign, head_of
+from scripts.clean.language import HEAD_CHARS, foreign, head_of, plainly_english
 from tests.unit.clean_tools import jsonl, run
 
 ENGLISH = """
@@ -52,6 +52,15 @@ def test_short_texts_and_tails_are_not_judged() -> None:
     turns = [Turn("user", ENGLISH[0] * 10), Turn("model", german * 50)]
     assert len(head_of(turns)) == HEAD_CHARS and foreign(turns, ["en"], 60) == ""
     assert head_of([Turn("user", "ab"), Turn("model", "cd")]) == "ab\ncd"
+
+
+def test_only_english_is_plainly_english() -> None:
+    assert [plainly_english(text) for text in FOREIGN.values()] == [False] * len(FOREIGN)
+    # Words that two languages share, however many, and English words in a foreign text don't make it English.
+    dutch = "hij was in de tuin en had is of was in het huis en is in was had of is her"
+    assert not plainly_english(dutch) and not plainly_english(FOREIGN["es"] * 3 + " and that is the this")
+    assert sum(plainly_english(text) for text in ENGLISH) >= 5
+    assert foreign(told(ENGLISH[0]), ["de"], 60) == "en", "where English isn't allowed, the identifier decides"
 
 
 def chat(text: str) -> dict[str, object]:

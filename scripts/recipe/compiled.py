@@ -1,0 +1,104 @@
+"""Compiled functions, and a folder in which their machine code stays for the next process.
+
+Compiling takes 2 to 5 s of a process, more than a small source does. numba's own cache is wrong for us: it asks for the
+date of a function's file and not for the functions that it calls, takes damaged files for code, and lies beside the
+sources. Here the folder's name is a digest of all files that compile, and what is read is checked.
+"""
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numba
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DISPATCHERS: list[Any] = []
+_DIGEST_BYTES = 32
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile on first use, without the interpreter's lock; `keep_compiled` spares the next process the work."""
+    result: Callable[P, R] = numba.njit(nogil=True)(function)
+    _DISPATCHERS.append(result)
+    return result
+
+
+def keep_compiled(folder: Path) -> None:
+    """Read machine code from `folder`, and write there what it lacks; a failure costs only the time to compile.
+
+    Processors are told apart, so the nodes of a cluster may share a folder. It belongs to one user: machine code that
+    others could write is not run.
+
+    Args:
+        folder: made if it isn't there; gets one folder for each state of the code.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+    except OSError:
+        return
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return
+    numba.config.CACHE_DIR = str(folder / _state_of_code())  # type: ignore[attr-defined]
+    for dispatcher in _DISPATCHERS:
+        if not dispatcher.overloads:
+            dispatcher._cache = _Kept(dispatcher.py_func)
+
+
+def _state_of_code() -> str:
+    """Return a digest of all files with a compiled function: functions of one are compiled into those of another."""
+    files = {dispatcher.py_func.__code__.co_filename for dispatcher in _DISPATCHERS}
+    digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files)]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
+
+
+class _Checked(IndexDataCacheFile):  # type: ignore[misc]
+    """numba's files, each with the digest of the rest at its end: what a crash cut short is not run."""
+
+    @contextmanager
+    def _open_for_write(self, filepath: str) -> Iterator[io.BytesIO]:
+        with super()._open_for_write(filepath) as file:
+            written = io.BytesIO()
+            yield written
+            raw = written.getvalue()
+            file.write(raw + hashlib.sha256(raw).digest())
+
+    def _load_index(self) -> Any:
+        return super()._load_index() if _sound(self._index_path) else {}
+
+    def load(self, key: Any) -> Any:
+        """Return the machine code of one signature, or None."""
+        name = self._load_index().get(key)
+        return self._load_data(name) if name is not None and _sound(self._data_path(name)) else None
+
+
+def _sound(path: str) -> bool:
+    try:
+        raw = Path(path).read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(raw[:-_DIGEST_BYTES]).digest() == raw[-_DIGEST_BYTES:]
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """numba's cache of one function, for which it is no error that a file can't be written."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        # Not the file's date: the folder's name says what was compiled, and a fresh clone has fresh dates.
+        self._cache_file = _Checked(self._cache_path, self._impl.filename_base, None)
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write the machine code of one signature."""
+        try:
+            super().save_overload(sig, data)
+        except OSError:
+            return
