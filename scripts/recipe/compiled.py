@@ -60,7 +60,7 @@ def _state_of_code() -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
-class _Checked(IndexDataCacheFile):  # type: ignore[misc]
+class _Checked(IndexDataCacheFile):
     """numba's files, each with the digest of the rest at its end: what a crash cut short is not run."""
 
     @contextmanager
@@ -72,12 +72,14 @@ class _Checked(IndexDataCacheFile):  # type: ignore[misc]
             file.write(raw + hashlib.sha256(raw).digest())
 
     def _load_index(self) -> Any:
-        return super()._load_index() if _sound(self._index_path) else {}
+        return super()._load_index() if _sound(self._index_path) else {}  # type: ignore[no-untyped-call]
 
     def load(self, key: Any) -> Any:
         """Return the machine code of one signature, or None."""
         name = self._load_index().get(key)
-        return self._load_data(name) if name is not None and _sound(self._data_path(name)) else None
+        if name is None or not _sound(self._data_path(name)):  # type: ignore[no-untyped-call]
+            return None
+        return self._load_data(name)  # type: ignore[no-untyped-call]
 
 
 def _sound(path: str) -> bool:
@@ -88,17 +90,17 @@ def _sound(path: str) -> bool:
     return hashlib.sha256(raw[:-_DIGEST_BYTES]).digest() == raw[-_DIGEST_BYTES:]
 
 
-class _Kept(FunctionCache):  # type: ignore[misc]
+class _Kept(FunctionCache):
     """numba's cache of one function, for which it is no error that a file can't be written."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__(function)
+        super().__init__(function)  # type: ignore[no-untyped-call]
         # Not the file's date: the folder's name says what was compiled, and a fresh clone has fresh dates.
-        self._cache_file = _Checked(self._cache_path, self._impl.filename_base, None)
+        self._cache_file = _Checked(self._cache_path, self._impl.filename_base, None)  # type: ignore[no-untyped-call]
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Write the machine code of one signature."""
         try:
-            super().save_overload(sig, data)
+            super().save_overload(sig, data)  # type: ignore[no-untyped-call]
         except OSError:
             return
