@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from scripts.artifact.stage import Job, StageError, run_stage
 from scripts.mix.card import SourceCounts, mix_json, readme
@@ -33,13 +34,14 @@ def build(job: Job[MixSpec]) -> None:
             f"mixture {job.spec.mixture}: needs the clean artifacts of {', '.join(sorted(job.spec.sources))}; "
             f"found {', '.join(sorted(folders)) or 'none'}; run snakemake, which passes them"
         )
-    counts, rows = _take_all(job.spec, folders)
+    counts, rows, more = _take_all(job, folders)
     parts = split(job.spec.seed, rows, job.spec.val_set_size, job.spec.val_split)
     _check_parts(job.spec, parts)
     _write(job, folders, parts, counts)
-    more = {"compat": differences(job.spec, folders)} if job.spec.compat.on else {}
+    if job.spec.compat.on:
+        more["compat"] = differences(job.spec, folders)
     (job.out / "mix.json").write_text(mix_json(job.spec, counts, more), encoding="utf-8")
-    (job.out / "README.md").write_text(readme(job.spec, counts), encoding="utf-8")
+    (job.out / "README.md").write_text(readme(job.spec, counts, more), encoding="utf-8")
     job.counts.update(
         sources=len(counts),
         rows_train=len(parts.train),
@@ -48,23 +50,47 @@ def build(job: Job[MixSpec]) -> None:
     )
 
 
-def _take_all(spec: MixSpec, folders: Mapping[str, Path]) -> tuple[dict[str, SourceCounts], dict[str, list[Row]]]:
-    counts, rows = {}, {}
+def _take_all(
+    job: Job[MixSpec], folders: Mapping[str, Path]
+) -> tuple[dict[str, SourceCounts], dict[str, list[Row]], dict[str, Any]]:
+    """Return the counts so far, the rows of each source, and what `mix.json` says beside."""
+    spec, counts, rows, more = job.spec, {}, {}, {}
+    usable = {}
     for source, folder in folders.items():
-        share = spec.sources[source]
-        ids, found = episode_ids(source, folder)
-        counts[source] = SourceCounts(found, found - len(ids), share.target_percent)
+        usable[source], found = episode_ids(source, folder)
+        counts[source] = SourceCounts(found, found - len(usable[source]), spec.sources[source].target_percent)
+    if spec.near_duplicates is not None:
+        more["near_duplicates"] = _without_twins(job, spec.near_duplicates, folders, usable)
+    for source, folder in folders.items():
+        share, ids = spec.sources[source], usable[source]
         rows[source] = taken(spec, source, folder, ids, share)
         if not rows[source]:
+            dropped = more.get("near_duplicates", {}).get("dropped", {}).get(source, 0)
+            near = f", of which {dropped} resemble a longer row" if dropped else ""
             raise StageError(
-                f"mixture {spec.mixture}: source {source} gives no row: {found} episodes in, {len(ids)} with a model "
-                f"turn, none left at weight {share.weight:g}; look into clean/{source}/audit.json, raise the weight, "
-                "or take the source out of the mixture"
+                f"mixture {spec.mixture}: source {source} gives no row: {counts[source].episodes_in} episodes in, "
+                f"{len(ids) + dropped} with a model turn{near}, none left at weight {share.weight:g}; look into "
+                f"clean/{source}/audit.json, raise the weight, or take the source out of the mixture"
             )
         named = {row.id for row in rows[source]}
         if len(named) < len(rows[source]):
             raise StageError(f"clean/{source}: an id ends in '#2' or the like, which marks repeats; rename it")
-    return counts, rows
+    return counts, rows, more
+
+
+def _without_twins(
+    job: Job[MixSpec], threshold: float, folders: Mapping[str, Path], usable: dict[str, list[str]]
+) -> dict[str, Any]:
+    """Take the near-duplicates among all sources out of `usable`, and write them down."""
+    from scripts.mix.across import twins, write_twins  # compiled code, which takes half a second to load
+    from scripts.recipe.compiled import keep_compiled
+
+    keep_compiled(job.compiled)
+    found = twins(job.spec.seed, threshold, folders, usable, job.work)
+    gone = {(twin.source, twin.id) for twin in found}
+    for source, ids in usable.items():
+        usable[source] = [name for name in ids if (source, name) not in gone]
+    return write_twins(job.out / "near_duplicates.jsonl", found, threshold)
 
 
 def _check_parts(spec: MixSpec, parts: Split) -> None:

@@ -45,7 +45,7 @@ def mix_json(spec: MixSpec, sources: dict[str, SourceCounts], more: dict[str, An
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def readme(spec: MixSpec, sources: dict[str, SourceCounts]) -> str:
+def readme(spec: MixSpec, sources: dict[str, SourceCounts], more: dict[str, Any] | None = None) -> str:
     """Return the dataset card: front matter that names the splits' files, then the composition."""
     total = sum(counts.chars_train for counts in sources.values())
     # `datasets` 5.2 refuses a split of a file without rows, so nothing held out is not a split.
@@ -78,6 +78,10 @@ def readme(spec: MixSpec, sources: dict[str, SourceCounts]) -> str:
     ]
     if spec.missing_sources:
         lines += ["", *_missing(spec)]
+    if more and "near_duplicates" in more:
+        dropped = more["near_duplicates"]["dropped"]
+        names = ", ".join(f"{name} {count:,}" for name, count in dropped.items()) or "none"
+        lines += ["", f"Left out, since a longer row is as alike as {spec.near_duplicates:g}: {names}."]
     if spec.compat.on:
         lines += ["", f"Defects of the original builder are reproduced: {', '.join(spec.compat.on)} (see `mix.json`)."]
     return "\n".join(lines) + "\n"

@@ -97,6 +97,7 @@ class Graph:
                 format=mixture.format,
                 val_set_size=mixture.val_set_size,
                 val_split=mixture.val_split,
+                near_duplicates=mixture.near_duplicates,
                 sources=present,
                 missing_sources=[s for s in mixture.sources if s not in present],
                 missing_percent={

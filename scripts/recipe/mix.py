@@ -65,6 +65,10 @@ class MixSpec(Spec):
     """Share of rows held out for evaluation."""
     val_split: Literal["hash", "file_tail"] = "hash"
     """`hash`: by keyed hash of the conversation; `file_tail`: the last rows, as the original run did."""
+    near_duplicates: Annotated[float, Field(ge=0.7, le=1, allow_inf_nan=False)] | None = None
+    """Of rows of all sources whose sets of word 5-grams are at least this alike (Jaccard similarity) keep the longest,
+    before caps and weights; null: only `filters.near_duplicates` of each source. Flipped sources hold rows of others on
+    purpose, and would lose them."""
     sources: dict[Name, Share]
     missing_sources: list[Name] = Field(default_factory=list)
     """Private sources that this recipe goes on without; filled by the loader."""

@@ -74,6 +74,10 @@ class Mixture(Strict):
     """Share of rows held out for evaluation."""
     val_split: Literal["hash", "file_tail"] = "hash"
     """`hash`: by keyed hash of the conversation; `file_tail`: the last rows, as the original run did."""
+    near_duplicates: Annotated[float, Field(ge=0.7, le=1, allow_inf_nan=False)] | None = None
+    """Of rows of all sources whose sets of word 5-grams are at least this alike (Jaccard similarity) keep the longest,
+    before caps and weights; null: only `filters.near_duplicates` of each source. Flipped sources hold rows of others on
+    purpose, and would lose them."""
     expected_tokens: Count | None = None
     """Training tokens of one epoch, as far as known before packing: read by the plan alone, changes no artifact."""
     sources: Annotated[dict[Name, Share], Field(min_length=1)]

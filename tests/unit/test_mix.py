@@ -328,3 +328,45 @@ def test_wrong_files_and_inputs_are_named(two: Path) -> None:
         run(two, spec({"right": {}}), "c")
     with pytest.raises(StageError, match="needs the clean artifacts of left; found none"):
         build(Job(spec({"left": {}}), {}, two, two / "work", 1))
+
+
+def test_near_duplicates_across_sources_leave_the_longest(tmp_path: Path) -> None:
+    words = [f"word{i}" for i in range(60)]
+
+    def told(source: str, number: int, text: str) -> dict[str, Any]:
+        row = episode(source, number)
+        row["turns"][1]["text"] = text
+        row["turns"][0]["text"] = ""
+        return row
+
+    def own(number: int) -> str:
+        return " ".join(f"own{number}x{i}" for i in range(60))
+
+    clean(tmp_path, "a", [told("a", 1, " ".join(words)), *(told("a", n, own(n)) for n in range(2, 30))])
+    clean(tmp_path, "b", [told("b", 1, " ".join([*words, "and more"])), *(told("b", n, own(n)) for n in range(50, 80))])
+    off = run(tmp_path, spec({"a": {}, "b": {}}), "off")
+    assert off.counts["rows_train"] + off.counts["rows_validation"] == 60
+    assert not (off.out / "near_duplicates.jsonl").exists()
+    on = run(tmp_path, spec({"a": {}, "b": {}}, near_duplicates=0.8), "on")
+    assert on.counts["rows_train"] + on.counts["rows_validation"] == 59
+    (line,) = map(json.loads, (on.out / "near_duplicates.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [line[key] for key in ("source", "id", "kept_source", "kept")] == ["a", "0001", "b", "0001"]
+    assert 0.9 < line["similarity"] < 1
+    facts = json.loads((on.out / "mix.json").read_text(encoding="utf-8"))
+    assert facts["near_duplicates"] == {"threshold": 0.8, "dropped": {"a": 1}, "pairs": {"a < b": 1}}
+    assert facts["sources"]["a"]["episodes_in"] == 29
+    assert "as alike as 0.8: a 1." in (on.out / "README.md").read_text(encoding="utf-8")
+    # The order of the sources doesn't decide which row stays.
+    other = run(tmp_path, spec({"b": {}, "a": {}}, near_duplicates=0.8), "other")
+    assert digests(other.out)["near_duplicates.jsonl"] == digests(on.out)["near_duplicates.jsonl"]
+
+
+def test_a_source_of_nothing_but_copies_is_named(tmp_path: Path) -> None:
+    text = " ".join(f"word{i}" for i in range(60))
+    rows = [episode("a", 1), episode("b", 1)]
+    for row, more in zip(rows, ("", " and more"), strict=True):
+        row["turns"] = [{"role": "model", "text": text + more}]
+    clean(tmp_path, "a", rows[:1])
+    clean(tmp_path, "b", [rows[1], *(episode("b", n) for n in range(2, 30))])
+    with pytest.raises(StageError, match="source a gives no row: 1 episodes in, 1 with a model turn, of which 1 resem"):
+        run(tmp_path, spec({"a": {}, "b": {}}, near_duplicates=0.8))
