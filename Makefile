@@ -4,6 +4,9 @@ BIN := .venv/bin
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 RECIPE ?= config/demo.yaml
 RESULTS := results/$(basename $(notdir $(RECIPE)))
+# `make soak POINTS=100 SOAK=folder`: goes on where it was stopped.
+POINTS ?= 100
+SOAK ?= results/soak
 # `make resume PROFILE=slurm-h100`: the profile names its recipe.
 PROFILE ?=
 SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --configfile $(RECIPE))
@@ -18,7 +21,7 @@ SHELL := /bin/bash
 NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
-.PHONY: demo test install watch verify lock locks resume efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
+.PHONY: demo test install watch verify lock locks resume soak processors efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -73,6 +76,14 @@ lint: install  ## formatter, linter, types, rules
 
 bench: install  ## speed, as ratios beside a peer in the same run
 	$(BIN)/python -m tests.bench
+
+soak: install  ## break the demo and the tiny recipe at random points, for hours (docs/reliability.md)
+	$(BIN)/python -m tests.faults.soak --recipe tests/recipes/tiny.yaml --points $(POINTS) --folder $(SOAK)/tiny
+	$(BIN)/python -m tests.faults.soak --recipe config/demo.yaml --points $(POINTS) --folder $(SOAK)/demo
+	ATELIER_SOAK=1 $(BIN)/python -m pytest -rs tests/faults
+
+processors: install  ## train as an Intel Haswell and as an AMD EPYC (needs qemu-user; 3 CPU minutes)
+	ATELIER_PROCESSORS=1 $(BIN)/python -m pytest -rs tests/processors
 
 efficiency: install  ## what the jobs of RECIPE asked for and what they used
 	@$(BIN)/python -m scripts.report efficiency $(RECIPE)

@@ -37,11 +37,15 @@ def sweep_drafts(target: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Flush every file and folder below `folder` to the disk, and make files read-only."""
+    """Flush every file and folder below `folder` to the disk, and make files read-only, all but SHA256SUMS.
+
+    Snakemake 9.27.1 runs no job whose output the user may not write (`ProtectedOutputException`; root may write all).
+    """
     for current, _, files in os.walk(folder, topdown=False):
         for name in files:
             path = os.path.join(current, name)
-            os.chmod(path, 0o444)
+            if name != SUMS or current != os.fspath(folder):
+                os.chmod(path, 0o444)
             _sync(path)
         _sync(current)
 

@@ -171,7 +171,6 @@ def _keep(target: Path, key: str, threads: int) -> bool:
         return False
     draft = target.parent / f".{target.name}.tmp.{uuid.uuid4().hex}"
     draft.write_text(sums_text, encoding="utf-8")
-    draft.chmod(0o444)
     os.replace(draft, target / SUMS)
     return True
 

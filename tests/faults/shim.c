@@ -1,7 +1,7 @@
-/* Faults at the k-th write, rename, fsync, unlink or mkdir below a folder, for any program (LD_PRELOAD).
+/* Faults at the k-th write, rename, fsync, unlink, mkdir or read (d: data in) below a folder, for any program (LD_PRELOAD).
  *
  * SHIM_ROOT   only paths that begin with this count           SHIM_MATCH  ... and hold this text
- * SHIM_KINDS  letters of the kinds that count: w r s u m      SHIM_STATE  file of 8 bytes, shared by all processes: the count
+ * SHIM_KINDS  letters of the kinds that count: w r s u m d     SHIM_STATE  file of 8 bytes, shared by all processes: the count
  * SHIM_AT     the number of the event that goes wrong         SHIM_LOG    file to which each counted event is appended
  * SHIM_DO     stop: write SHIM_STATE.fired (pid kind path) and stop this process before the event; the test kills it
  *             enospc: this and every later counted event fails with ENOSPC;  eio: this event fails with EIO
@@ -95,6 +95,8 @@ static int fd_event(char kind, int fd) {
 ssize_t write(int fd, const void *data, size_t size) { FAIL(fd_event('w', fd)); return REAL(write)(fd, data, size); }
 ssize_t pwrite64(int fd, const void *data, size_t size, off64_t at) { FAIL(fd_event('w', fd)); return REAL(pwrite64)(fd, data, size, at); }
 ssize_t pwrite(int fd, const void *data, size_t size, off_t at) { FAIL(fd_event('w', fd)); return REAL(pwrite)(fd, data, size, at); }
+ssize_t read(int fd, void *data, size_t size) { FAIL(fd_event('d', fd)); return REAL(read)(fd, data, size); }
+ssize_t pread64(int fd, void *data, size_t size, off64_t at) { FAIL(fd_event('d', fd)); return REAL(pread64)(fd, data, size, at); }
 ssize_t writev(int fd, const struct iovec *parts, int n) { FAIL(fd_event('w', fd)); return REAL(writev)(fd, parts, n); }
 ssize_t sendfile64(int out, int in, off64_t *at, size_t size) { FAIL(fd_event('w', out)); return syscall(SYS_sendfile, out, in, at, size); }
 ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t size, unsigned flags) { FAIL(fd_event('w', out)); return syscall(SYS_copy_file_range, in, from, out, to, size, flags); }

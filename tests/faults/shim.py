@@ -1,4 +1,4 @@
-"""The shim of shim.c, compiled once a session, and the environment that loads it."""
+"""The shims of shim.c and world.c, compiled once a folder, and the environments that load them."""
 
 import functools
 import shutil
@@ -9,15 +9,27 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).with_name("shim.c")
+SECONDS_A_YEAR = 31_557_600
 
 
 @functools.cache
-def compiled(folder: Path) -> Path:
-    """Return the shared library, built by gcc in `folder`."""
-    library = folder / "shim.so"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, SOURCE, "-ldl"], check=True)
+def compiled(folder: Path, name: str = "shim") -> Path:
+    """Return the shared library of `<name>.c`, built by gcc in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    library = folder / f"{name}.so"
+    source = Path(__file__).with_name(f"{name}.c")
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     return library
+
+
+def other_time(folder: Path, years: int) -> dict[str, str]:
+    """Return the environment of a program whose time of day is `years` off."""
+    return {"LD_PRELOAD": str(compiled(folder, "world")), "WORLD_SHIFT": str(years * SECONDS_A_YEAR)}
+
+
+def no_network(folder: Path) -> dict[str, str]:
+    """Return the environment of a program that reaches no other machine; `folder/net.log` then holds its attempts."""
+    return {"LD_PRELOAD": str(compiled(folder, "world")), "WORLD_NET": str(folder / "net.log")}
 
 
 def needs_gcc() -> pytest.MarkDecorator:
