@@ -19,6 +19,11 @@ def draft_folder(target: Path) -> Path:
     return draft
 
 
+def differs_folder(target: Path) -> Path:
+    """Return where an artifact is kept that got another value from the same key."""
+    return target.parent / f".{target.name}.differs"
+
+
 def sweep_drafts(target: Path) -> None:
     """Remove what killed writers of `target` left behind. A living second writer then fails, harmlessly.
 
@@ -63,7 +68,7 @@ def publish(draft: Path, target: Path) -> None:
     old = _old_record(target)
     sync_tree(draft)
     if old is not None and old["key"] == new["key"] and old["value"] != new["value"]:
-        aside = target.parent / f".{target.name}.differs"
+        aside = differs_folder(target)
         shutil.rmtree(aside, ignore_errors=True)
         os.rename(draft, aside)
         raise ArtifactError(

@@ -33,6 +33,7 @@ from scripts.artifact.digest import (
 from scripts.artifact.environment import check_environment, lock_path, pins, stage_lock
 from scripts.artifact.publish import draft_folder, publish, sweep_drafts
 from scripts.artifact.record import FORMAT, key_of, read_record, write_record
+from scripts.artifact.shelf import Shelf
 from scripts.artifact.tensors import digest_safetensors
 from scripts.artifact.verify import WORK, require_sound, results_root
 from scripts.recipe.base import Spec
@@ -124,33 +125,45 @@ def _run(stage: str, spec: S, build: Callable[[Job[S]], None], args: argparse.Na
         "inputs": [[name, value] for name, value in values.items()],
     }
     key = key_of(fields)
+    shelf = Shelf.of_environment(fields, args.threads)
     sweep_drafts(target)  # before a kept artifact too: a writer may have died between its rename and its tidying up
     if os.environ.get(REBUILD) != "1" and _keep(target, key, args.threads):
         print(f"{target}: kept: same key {key[:16]}, same bytes; {REBUILD}=1 builds it again")
+        shelf.give(target)
         return
     draft = draft_folder(target)
     try:
         job = Job(spec, folders, draft, results_root(target) / WORK / stage / key, args.threads)
-        build_s = time.perf_counter()
-        build(job)
-        build_s = time.perf_counter() - build_s
-        hash_s = time.perf_counter()
-        sums_text = _hash_payload(job)
-        hash_s = time.perf_counter() - hash_s
         name = target.relative_to(results_root(target)).as_posix()
-        record = {**fields, "name": name, "key": key, "value": sha256_bytes(sums_text.encode()), "counts": job.counts}
-        # Not part of the key: with them `explain` can say which file or package has changed since.
-        record |= {"modules": module_digests(stage), "packages": pins(lock_path(stage))}
-        record["bytes"] = sum((draft / f).stat().st_size for f in payload_files(draft))
-        write_record(draft / RECORD, {**record, "tensors": job.tensors})
-        seconds = {"verify_s": verify_s, "build_s": build_s, "hash_s": hash_s}
-        write_record(draft / FACTS, {**_environment_facts(started, unpinned), **seconds, **job.facts})
-        (draft / SUMS).write_text(sums_text, encoding="utf-8")
+        record = None if os.environ.get(REBUILD) == "1" else shelf.take(draft, name)
+        if record is None:
+            build_s = time.perf_counter()
+            build(job)
+            record = _write_records(job, {**fields, "name": name, "key": key}, build_s, verify_s, started, unpinned)
+            shelf.refuse_conflict(draft, target)
         publish(draft, target)
+        shelf.give(target)
         shutil.rmtree(job.work, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    print(f"{name}: value {record['value'][:16]}, {record['bytes']:,} bytes, {json.dumps(job.counts)[:300]}")
+    print(f"{name}: value {record['value'][:16]}, {record['bytes']:,} bytes, {json.dumps(record['counts'])[:300]}")
+
+
+def _write_records(
+    job: Job[S], record: dict[str, Any], build_s: float, verify_s: float, started: float, unpinned: dict[str, str]
+) -> dict[str, Any]:
+    """Hash the payload and write the three small files beside it; return the record."""
+    now = time.perf_counter()
+    sums_text = _hash_payload(job)
+    seconds = {"verify_s": verify_s, "build_s": now - build_s, "hash_s": time.perf_counter() - now}
+    record |= {"value": sha256_bytes(sums_text.encode()), "counts": job.counts}
+    # Not part of the key: with them `explain` can say which file or package has changed since.
+    record |= {"modules": module_digests(record["stage"]), "packages": pins(lock_path(record["stage"]))}
+    record["bytes"] = sum((job.out / f).stat().st_size for f in payload_files(job.out))
+    write_record(job.out / RECORD, {**record, "tensors": job.tensors})
+    write_record(job.out / FACTS, {**_environment_facts(started, unpinned), **seconds, **job.facts})
+    (job.out / SUMS).write_text(sums_text, encoding="utf-8")
+    return record
 
 
 def _keep(target: Path, key: str, threads: int) -> bool:
