@@ -46,7 +46,7 @@ watch: install  ## show a running workflow: stages, progress, loss, memory, time
 	@$(BIN)/python -m scripts.watch $(if $(filter file,$(origin RECIPE)),,$(RECIPE)) $(if $(ONCE),--once)
 
 verify: install  ## re-hash every artifact of RECIPE and name each bad file
-	@$(BIN)/python -m scripts.artifact verify $(RESULTS)
+	@$(BIN)/python -m scripts.artifact verify --deep $(RESULTS)
 
 lock: install  ## write locks/<recipe>.lock from the results
 	@$(BIN)/python -m scripts.artifact lock $(RESULTS) locks

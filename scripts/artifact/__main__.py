@@ -1,101 +1,61 @@
-"""Commands on artifacts that need neither Snakemake nor a GPU: `python -m scripts.artifact --help`.
-
-verify, lock, compare, explain, diff, lineage, guard. Exit codes: 0 fine, equal or up to date; 1 damaged, different, to
-be made again, or a job is alive; 2 bad usage.
-"""
+"""Prove, explain, compare and share artifacts. Needs neither Snakemake's records nor a GPU."""
 
 import argparse
-import os
+import json
 import sys
-from pathlib import Path
+from importlib import import_module
 
-from scripts.artifact.ask import add_commands
 from scripts.artifact.digest import ArtifactError
-from scripts.artifact.guard import guard
-from scripts.artifact.lock import entries_of, format_lock, read_lock
-from scripts.artifact.verify import check_tree
 from scripts.recipe.problems import RecipeError
 
+PROGRAM = "python -m scripts.artifact"
+COMMANDS = {
+    "verify": ("check", "are all bytes what their records say? Names each bad file, tensor and digest"),
+    "lock": ("check", "write locks/<recipe>.lock: which key gave which value"),
+    "compare": ("check", "hold results against a lock, stage by stage"),
+    "guard": ("check", "is a job of this folder alive?"),
+    "explain": ("ask", "why would an artifact be made again? Upstream first"),
+    "diff": ("ask", "where do two results folders or locks part? Down to the file, tensor or row"),
+    "lineage": ("ask", "all that an artifact was made from: digests, licences, rejected rows"),
+    "gc": ("keep", "what no recipe and no lock needs any more; removes nothing unless told so"),
+    "store": ("keep", "what the shared store holds; --deep reads all of it"),
+    "replay": ("keep", "do some finished jobs again in a clean folder, and compare"),
+    "sign": ("share", "sign a release with an EC key (OpenSSF model signing)"),
+    "export": ("share", "write a Workflow Run RO-Crate or a CycloneDX ML-BOM"),
+}
+EXIT_CODES = """\
+exit codes:
+  0  yes: sound, equal, up to date, nothing to remove, done
+  1  no: damaged, different, to be made again, a job is alive, something can be removed
+  2  no answer: wrong usage, a file or folder that is not there or can't be read
 
-def verify(args: argparse.Namespace) -> int:
-    """Re-hash every artifact; name each bad file with both digests."""
-    if not args.results.is_dir():
-        print(f"{args.results}: no such folder; nothing has been built", file=sys.stderr)
-        return 2
-    artifacts = bad = 0
-    for _folder, faults in check_tree(args.results, deep=not args.fast, threads=args.threads):
-        artifacts += 1
-        bad += bool(faults)
-        for fault in faults:
-            print(fault)
-    print(f"{artifacts - bad} of {artifacts} artifacts verified" + (f", {bad} damaged" if bad else ""))
-    return 1 if bad or not artifacts else 0
-
-
-def lock(args: argparse.Namespace) -> int:
-    """Write the lock of one recipe's results."""
-    path = args.folder / f"{args.results.name}.lock"
-    text = format_lock(entries_of(args.results))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    print(f"{path}: {text.count(chr(10)) - 1} artifacts")
-    return 0
-
-
-def compare(args: argparse.Namespace) -> int:
-    """Compare results with a lock, stage by stage."""
-    locked = {(e.stage, e.name): e for e in read_lock(args.lock)}
-    built = {(e.stage, e.name): e for e in entries_of(args.results)}
-    differing = 0
-    for artifact in [*locked, *(a for a in built if a not in locked)]:
-        theirs, ours = locked.get(artifact), built.get(artifact)
-        if theirs and ours and theirs.value == ours.value:
-            continue
-        differing += 1
-        said = "not built" if ours is None else "not in the lock" if theirs is None else f"value {ours.value}"
-        wanted = f", lock says {theirs.value}" if theirs and ours else ""
-        same_key = " (same key)" if theirs and ours and theirs.key == ours.key else ""
-        print(f"{'/'.join(filter(None, artifact))}: {said}{wanted}{same_key}")
-    print(f"{len(built) - sum(a not in locked for a in built)} built, {differing} differ from {args.lock}")
-    return 1 if differing else 0
+Every command takes --json: one JSON value on standard output, also for errors ({"error": ...}).
+"""
 
 
-def check_guard(args: argparse.Namespace) -> int:
-    """Refuse while a job of this directory is alive."""
-    messages = guard(args.directory)
-    for message in messages:
-        print(message, file=sys.stderr)
-    return 1 if messages else 0
-
-
-def main() -> int:
-    """Run one command."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.artifact", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    command = commands.add_parser("verify", help=verify.__doc__)
-    command.add_argument("results", type=Path)
-    command.add_argument("--fast", action="store_true", help="trust files whose stat has not changed since hashing")
-    command.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    command.set_defaults(run=verify)
-    command = commands.add_parser("lock", help=lock.__doc__)
-    command.add_argument("results", type=Path)
-    command.add_argument("folder", type=Path, nargs="?", default=Path("locks"))
-    command.set_defaults(run=lock)
-    command = commands.add_parser("compare", help=compare.__doc__)
-    command.add_argument("results", type=Path)
-    command.add_argument("lock", type=Path)
-    command.set_defaults(run=compare)
-    command = commands.add_parser("guard", help=check_guard.__doc__)
-    command.add_argument("directory", type=Path)
-    command.set_defaults(run=check_guard)
-    add_commands(commands)
-    args = parser.parse_args()
+def main(arguments: list[str]) -> int:
+    """Run one command; only the modules of that command are imported."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    table = parser.add_subparsers(required=True, metavar="COMMAND")
+    chosen = next((word for word in arguments if word in COMMANDS), None)
+    for name, (module, text) in COMMANDS.items():
+        command = table.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if name == chosen:
+            code = import_module(f"scripts.artifact.commands.{module}")
+            getattr(code, f"{name}_arguments")(command)
+            command.add_argument("--json", action="store_true", help="one JSON value instead of lines")
+            command.set_defaults(run=getattr(code, name))
+    args = parser.parse_args(arguments)
     try:
         return int(args.run(args))
     except (ArtifactError, RecipeError, OSError) as error:
         print(error, file=sys.stderr)
-        return 1
+        if args.json:
+            print(json.dumps({"error": str(error)}))
+        return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

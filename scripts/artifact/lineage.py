@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.digest import RECORD, ArtifactError
+from scripts.artifact.places import results_root
 from scripts.artifact.record import read_record
-from scripts.artifact.verify import results_root
 from scripts.recipe.load import Loaded
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.artifact.digest import RECORD, ArtifactError
+from scripts.artifact.places import artifact_folders
 from scripts.artifact.record import read_record
-from scripts.artifact.verify import artifact_folders
 from scripts.recipe.base import STAGES
 
 HEADER = "# atelier lock 1: stage, name, key, value, bytes\n"

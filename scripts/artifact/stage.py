@@ -31,11 +31,12 @@ from scripts.artifact.digest import (
     sha256_bytes,
 )
 from scripts.artifact.environment import check_environment, lock_path, pins, stage_lock
+from scripts.artifact.places import WORK, results_root
 from scripts.artifact.publish import draft_folder, publish, sweep_drafts
 from scripts.artifact.record import FORMAT, key_of, read_record, write_record
 from scripts.artifact.shelf import Shelf
 from scripts.artifact.tensors import digest_safetensors
-from scripts.artifact.verify import WORK, require_sound, results_root
+from scripts.artifact.verify import require_sound
 from scripts.recipe.base import Spec
 
 S = TypeVar("S", bound=Spec)

@@ -25,20 +25,19 @@ class StatCache:
             pass
         self._changed = False
 
-    def known(self, path: Path, name: str) -> str | None:
-        """Return the digest of a file that has not changed since it was hashed, else None."""
+    def known(self, name: str, now: list[int]) -> str | None:
+        """Return the digest of a file whose stat (see `stat_list`) is the one it was hashed with, else None."""
         entry = self._entries.get(name)
-        if isinstance(entry, list) and len(entry) == 6 and entry[:4] == _stat(path):
+        if isinstance(entry, list) and len(entry) == 6 and entry[:4] == now:
             changed, hashed = entry[2], entry[4]
             if isinstance(changed, int) and isinstance(hashed, int) and hashed - changed > RACY_NS:
                 return str(entry[5])
         return None
 
-    def remember(self, path: Path, name: str, digest: str, before: list[int]) -> None:
-        """Keep a digest, if the file's stat is still the one taken before it was read."""
-        if _stat(path) == before:
-            self._entries[name] = [*before, time.time_ns(), digest]
-            self._changed = True
+    def remember(self, name: str, digest: str, stat: list[int]) -> None:
+        """Keep the digest of a file whose stat was the same before and after it was read."""
+        self._entries[name] = [*stat, time.time_ns(), digest]
+        self._changed = True
 
     def save(self) -> None:
         """Write the cache if it changed; failing to do so costs only time later."""
@@ -54,9 +53,11 @@ class StatCache:
                 draft.unlink(missing_ok=True)
 
 
-def _stat(path: Path) -> list[int]:
-    found = path.stat()
+def stat_list(found: os.stat_result) -> list[int]:
+    """Return what must stay for a digest to be believed: size, mtime, ctime, inode."""
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-stat_of = _stat
+def stat_of(path: Path) -> list[int]:
+    """Return `stat_list` of a path."""
+    return stat_list(path.stat())

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.artifact.digest import RECORD, ArtifactError
-from scripts.artifact.verify import results_root
+from scripts.artifact.places import results_root
 from scripts.recipe.tokenizer import Ids, Tokenizer, TokenizerError, load_tokenizer
 
 PLAIN, DIM, LEARNED, CONTROL, MARKER = "\x1b[0m", "\x1b[2m", "\x1b[32m", "\x1b[7m", "\x1b[1;36m"

@@ -11,8 +11,9 @@ from typing import Any
 
 from scripts.artifact.digest import FACTS, ArtifactError
 from scripts.artifact.lock import entries_of, read_lock
+from scripts.artifact.places import artifact_folders
 from scripts.artifact.record import read_record
-from scripts.artifact.verify import Fault, artifact_folders, check_tree
+from scripts.artifact.verify import Fault, check_tree
 from scripts.recipe.base import STAGES
 
 MAX_LINES, MAX_COLUMNS = 60, 100

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FrameType
 
 from scripts.artifact.digest import ArtifactError, value_of
+from scripts.artifact.places import results_root
 from scripts.artifact.stage import Job, StageError
-from scripts.artifact.verify import results_root
 from scripts.recipe.train import Launch, TrainSpec
 from scripts.train.checks import check_settings, read_config, read_pack
 from scripts.train.handover import FAILURE, RESULT, Task, flatten

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from scripts.artifact.places import artifact_folders
 from scripts.artifact.store import Store
-from scripts.artifact.verify import artifact_folders
 from tests.pipeline.bench import Bench
 from tests.pipeline.conftest import logs
 

@@ -6,35 +6,34 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from scripts.artifact.code import ROOT
 from scripts.artifact.differ import differences, entries
 from scripts.artifact.digest import ArtifactError
-from scripts.artifact.explain import explain
-from scripts.artifact.lineage import lineage
-from scripts.artifact.verify import results_root
+from scripts.artifact.explain import explain as reasons_of
+from scripts.artifact.lineage import lineage as origins_of
+from scripts.artifact.places import results_root
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import Loaded, load_recipe
 from scripts.recipe.problems import RecipeError, nearest
 
 
-def add_commands(commands: Any) -> None:
-    """Add the three commands to the parser's table."""
-    for run in (explain_target, diff, trace):
-        name = {"explain_target": "explain", "diff": "diff", "trace": "lineage"}[run.__name__]
-        command = commands.add_parser(name, help=(run.__doc__ or "").splitlines()[0])
-        if run is diff:
-            command.add_argument("a", type=Path, help="results/<recipe> or a lock file")
-            command.add_argument("b", type=Path, help="the same")
-        else:
-            command.add_argument("target", type=Path, help="folder of an artifact: results/<recipe>/<stage>/<name>")
-            command.add_argument("--recipe", type=Path, nargs="+", help="recipe files (default: config/<recipe>.yaml)")
-        command.add_argument("--json", action="store_true", help="one JSON value instead of lines")
-        command.set_defaults(run=run)
+def explain_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `explain`."""
+    parser.add_argument("target", type=Path, help="folder of an artifact: results/<recipe>/<stage>/<name>")
+    parser.add_argument("--recipe", type=Path, nargs="+", help="recipe files (default: config/<recipe>.yaml)")
 
 
-def explain_target(args: argparse.Namespace) -> int:
+lineage_arguments = explain_arguments
+
+
+def diff_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `diff`."""
+    parser.add_argument("a", type=Path, help="results/<recipe> or a lock file")
+    parser.add_argument("b", type=Path, help="the same")
+
+
+def explain(args: argparse.Namespace) -> int:
     """Say why an artifact would be made again, upstream first; 0 if it wouldn't, 1 if it would."""
     root = results_root(args.target.absolute())
     graph = Graph(_recipe(args, root))
@@ -43,7 +42,7 @@ def explain_target(args: argparse.Namespace) -> int:
     if (stage, short) not in graph.jobs:
         known = ["/".join(filter(None, artifact)) for artifact in graph.jobs]
         raise ArtifactError(f"{name}: no artifact of recipe {graph.recipe.name!r}{nearest(name, known)}")
-    reasons = explain(graph, root, (stage, short))
+    reasons = reasons_of(graph, root, (stage, short))
     if args.json:
         print(json.dumps([asdict(reason) for reason in reasons], indent=1))
     elif not reasons:
@@ -78,14 +77,14 @@ def diff(args: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def trace(args: argparse.Namespace) -> int:
+def lineage(args: argparse.Namespace) -> int:
     """List all that an artifact was made from, with digests, licences and rejected rows; 1 if any is gone or other."""
     loaded: Loaded | None = None
     try:
         loaded = _recipe(args, results_root(args.target.absolute()))
     except (RecipeError, ArtifactError) as error:
         print(f"without licences: {error}", file=sys.stderr)
-    found = lineage(args.target, loaded)
+    found = origins_of(args.target, loaded)
     if args.json:
         print(json.dumps([asdict(origin) for origin in found], indent=1))
     for origin in [] if args.json else found:
