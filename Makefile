@@ -9,6 +9,9 @@ POINTS ?= 100
 SOAK ?= results/soak
 # `make resume PROFILE=slurm-h100`: the profile names its recipe.
 PROFILE ?=
+# Jobs of `make audit`; SEED repeats an earlier draw.
+N ?= 3
+SEED ?=
 SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --configfile $(RECIPE))
 export PYTHONPATH := $(CURDIR)
 # A wheel of another Python's packages must not leak in.
@@ -21,7 +24,7 @@ SHELL := /bin/bash
 NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
-.PHONY: demo test install watch verify lock locks resume soak processors efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
+.PHONY: demo test install watch verify lock locks audit resume soak processors efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +56,9 @@ lock: install  ## write locks/<recipe>.lock from the results
 
 locks: install  ## resolve envs/*.in again (needs a package index)
 	@$(BIN)/python -m scripts.recipe locks
+
+audit: install  ## do N=3 drawn jobs of RECIPE again in a clean folder and compare the bytes
+	@$(BIN)/python -m scripts.artifact replay $(RESULTS) --number $(N) $(if $(SEED),--seed $(SEED))
 
 resume: install  ## after a crash: make sure no job is alive, unlock, go on
 	@$(BIN)/python -m scripts.artifact guard .

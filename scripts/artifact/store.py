@@ -61,9 +61,29 @@ class Store:
         """Yield the folders of all entries."""
         yield from sorted(p for p in (self.root / LAYOUT).glob("??/*") if not p.name.startswith("."))
 
-    def holds(self, key: str) -> bool:
-        """Whether there is an entry of this key (its bytes are not looked at)."""
-        return (self.entry(key) / SUMS).is_file()
+    def drafts(self) -> Iterator[Path]:
+        """Yield what writers are working on, or left when they were killed."""
+        yield from sorted((self.root / LAYOUT).glob("??/.*.tmp.*"))
+
+    def examine(self, entry: Path, deep: bool, threads: int = 1) -> tuple[str, dict[str, Any]]:
+        """Return (fault, record): an empty fault and its record, or what is wrong and where the entry is now.
+
+        Args:
+            entry: folder of an entry.
+            deep: read every byte, not the records alone.
+            threads: files hashed side by side.
+        """
+        try:
+            record = read_record(entry / RECORD)
+            fields = {name: record.get(name) for name in KEY_FIELDS}
+            if key_of(fields) != entry.name:
+                raise ArtifactError(f"{entry / RECORD}: is of key {key_of(fields)}")
+            _sound_record(entry, fields)
+            if deep:
+                _require(entry, hash_files(entry, payload_files(entry), threads), record)
+        except (ArtifactError, OSError) as error:
+            return f"{error}; {self._quarantine(entry)}", {}
+        return "", record
 
     def fetch(self, fields: Mapping[str, Any], draft: Path, threads: int = 1) -> dict[str, Any] | None:
         """Bring the artifact that was made from `fields` into the empty folder `draft`, but for its two records.

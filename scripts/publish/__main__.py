@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from scripts.artifact.digest import SUMS
+from scripts.artifact.digest import SUMS, ArtifactError
+from scripts.artifact.sign import signature_path, stale_names
 from scripts.artifact.verify import check_artifact
 from scripts.publish.upload import release_files, upload
 
@@ -26,8 +27,16 @@ def main() -> int:
             f"refusing to publish: {len(faults)} faults; to rebuild: rm .../{SUMS}, snakemake release", file=sys.stderr
         )
         return 1
+    try:
+        stale = [f"{signature_path(f)}: is of other bytes: {n}" for f in folders for n in stale_names(f)[:3]]
+    except ArtifactError as error:
+        stale = [str(error)]
+    if stale:
+        print("\n".join(stale), file=sys.stderr)
+        print("refusing to publish: sign again (python -m scripts.artifact sign), or remove the .sig", file=sys.stderr)
+        return 1
     for folder in folders:
-        files = release_files(folder)
+        files = {name: path.stat().st_size for name, path in release_files(folder).items()}
         print(f"{args.owner or '(no owner)'}/{folder.name}: {len(files)} files, {sum(files.values()):,} bytes")
         for name, size in files.items():
             print(f"  {size:>15,}  {name}")

@@ -8,15 +8,20 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from scripts.artifact.digest import FACTS, OWN_FILES, payload_files, read_sums, sha256_file, value_of
+from scripts.artifact.sign import PUBLISHED_NAME, signature_path
 
 # Files of weights go up one by one; the others are small and travel with the commit.
 _WEIGHTS = (".safetensors", ".gguf")
 
 
-def release_files(folder: Path) -> dict[str, int]:
-    """Return {path: bytes} of what is uploaded: all but provenance.json, which names machine, paths and times."""
+def release_files(folder: Path) -> dict[str, Path]:
+    """Return {path on the hub: file}: all but provenance.json, which names machine, paths and times.
+
+    A signature that lies beside the release goes with it as `model.sig`.
+    """
     names = [*payload_files(folder), *(n for n in sorted(OWN_FILES - {FACTS}) if (folder / n).is_file())]
-    return {name: (folder / name).stat().st_size for name in names}
+    signature = signature_path(folder)
+    return {name: folder / name for name in names} | ({PUBLISHED_NAME: signature} if signature.is_file() else {})
 
 
 def upload(api: HfApi, folder: Path, repository: str, private: bool, say: Callable[[str], None]) -> int:
@@ -32,15 +37,15 @@ def upload(api: HfApi, folder: Path, repository: str, private: bool, say: Callab
     there = {f.path: f for f in api.list_repo_tree(repository, recursive=True) if isinstance(f, RepoFile)}
     sums = read_sums(folder)
     todo = []
-    for name, size in release_files(folder).items():
-        if name in there and _same(there[name], folder / name, sums.get(name)):
+    for name, path in release_files(folder).items():
+        if name in there and _same(there[name], path, sums.get(name)):
             say(f"{name}: there already")
         else:
-            todo.append((name, size))
-    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name, _ in todo]
-    for operation, (name, size) in zip(operations, todo, strict=True):
+            todo.append((name, path))
+    operations = [CommitOperationAdd(path_in_repo=name, path_or_fileobj=path) for name, path in todo]
+    for operation, (name, path) in zip(operations, todo, strict=True):
         if name.endswith(_WEIGHTS):
-            say(f"{name}: {size:,} bytes ...")
+            say(f"{name}: {path.stat().st_size:,} bytes ...")
             api.preupload_lfs_files(repository, additions=[operation], free_memory=False)
     foreign = sorted(set(there) - set(release_files(folder)) - {".gitattributes"})
     if foreign:

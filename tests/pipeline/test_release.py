@@ -1,11 +1,17 @@
 """`snakemake release` and `snakemake publish` on the tiny recipe."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from scripts.artifact.digest import read_sums, value_of
+from scripts.artifact.digest import read_sums, sha256_file, value_of
 from tests.pipeline.bench import Bench
 from tests.pipeline.conftest import logs
 
@@ -85,3 +91,66 @@ def test_publish_is_a_dry_run_unless_asked(released: Bench) -> None:
     asked = released.run("publish", "--config", "publish=yes")
     assert asked.code != 0
     assert "set release.owner in the recipe" in asked.output
+
+
+def _bom(released: Bench) -> dict[str, Any]:
+    command = ("export", "bom", "results/tiny/release/grafted", "--recipe", released.recipe)
+    done = released.python("-m", "scripts.artifact", *command)
+    assert done.returncode == 0, done.stderr
+    content: dict[str, Any] = json.loads(done.stdout)
+    return content
+
+
+def test_every_hash_of_the_bom_can_be_checked(released: Bench) -> None:
+    bom = _bom(released)
+    results = released.folder / "results" / "tiny"
+    hashed = _with_hashes(bom)
+    assert len(hashed) > 30
+    for entity in hashed:
+        assert [h["alg"] for h in entity["hashes"]] == ["SHA-256"]
+        assert sha256_file(results / entity["name"]) == entity["hashes"][0]["content"]
+    model = bom["metadata"]["component"]
+    weights = read_sums(results / "release/grafted")["model.safetensors"]
+    assert weights in {h["content"] for entity in model["components"] for h in entity["hashes"]}
+    refs = {model["bom-ref"], *(component["bom-ref"] for component in bom["components"])}
+    assert {d["ref"] for d in bom["dependencies"]} == refs
+    assert {ref for d in bom["dependencies"] for ref in d["dependsOn"]} <= refs
+    licences = {c["bom-ref"]: c["licenses"] for c in bom["components"] if "licenses" in c}
+    assert set(licences) == {"download/demo-pippa", "download/demo-airoboros"}
+    metrics = model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    results_json = json.loads((results / "benchmark/grafted/quick/results.json").read_text())
+    wanted = str(results_json["tasks"]["word_order"]["metrics"]["acc"]["value"])
+    assert {"type": "acc", "value": wanted, "slice": "quick/word_order"} in metrics
+    assert _bom(released) == bom, "no clock and no machine stands in it"
+
+
+def _with_hashes(value: Any) -> list[dict[str, Any]]:
+    """Return every object of a JSON value that has a `hashes` field."""
+    if isinstance(value, list):
+        return [found for item in value for found in _with_hashes(item)]
+    if not isinstance(value, dict):
+        return []
+    return ([value] if "hashes" in value else []) + _with_hashes(list(value.values()))
+
+
+def test_the_bom_is_valid_cyclonedx(released: Bench, tmp_path: Path) -> None:
+    python = os.environ.get("CYCLONEDX_PYTHON", sys.executable)
+    (tmp_path / "bom.json").write_text(json.dumps(_bom(released)))
+    code = "import sys; from cyclonedx.validation.json import JsonStrictValidator as V\n"
+    code += "from cyclonedx.schema import SchemaVersion\n"
+    code += "sys.exit(repr(V(SchemaVersion.V1_6).validate_str(open(sys.argv[1]).read()) or 0).strip('0') or 0)"
+    probe = subprocess.run([python, "-c", "import cyclonedx"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("cyclonedx-python-lib[json-validation] is not installed: set CYCLONEDX_PYTHON to a Python with it")
+    done = subprocess.run([python, "-c", code, str(tmp_path / "bom.json")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_lineage_that_is_gone_gives_no_bom(released: Bench, tmp_path: Path) -> None:
+    bench = released.copy(tmp_path / "copy")
+    shutil.rmtree(bench.folder / "results/tiny/mix/chats")
+    done = bench.python(
+        "-m", "scripts.artifact", "export", "bom", "results/tiny/release/grafted", "--recipe", bench.recipe
+    )
+    assert done.returncode == 2
+    assert "mix/chats: missing now" in done.stderr and done.stdout == ""

@@ -36,7 +36,7 @@ def diff_arguments(parser: argparse.ArgumentParser) -> None:
 def explain(args: argparse.Namespace) -> int:
     """Say why an artifact would be made again, upstream first; 0 if it wouldn't, 1 if it would."""
     root = results_root(args.target.absolute())
-    graph = Graph(_recipe(args, root))
+    graph = Graph(recipe_of(args, root))
     name = args.target.absolute().relative_to(root).as_posix()
     stage, _, short = name.partition("/")
     if (stage, short) not in graph.jobs:
@@ -81,7 +81,7 @@ def lineage(args: argparse.Namespace) -> int:
     """List all that an artifact was made from, with digests, licences and rejected rows; 1 if any is gone or other."""
     loaded: Loaded | None = None
     try:
-        loaded = _recipe(args, results_root(args.target.absolute()))
+        loaded = recipe_of(args, results_root(args.target.absolute()))
     except (RecipeError, ArtifactError) as error:
         print(f"without licences: {error}", file=sys.stderr)
     found = origins_of(args.target, loaded)
@@ -94,12 +94,27 @@ def lineage(args: argparse.Namespace) -> int:
     return 1 if any(origin.found != "same" for origin in found) else 0
 
 
-def _recipe(args: argparse.Namespace, root: Path) -> Loaded:
+def recipe_files(args: argparse.Namespace, root: Path) -> list[Path]:
+    """Return the files that `--recipe` names, else the one that the results folder is called after.
+
+    Raises:
+        ArtifactError: one is not there.
+    """
     files: Sequence[Path] = args.recipe or [ROOT / "config" / f"{root.name}.yaml"]
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise ArtifactError(f"{missing[0]}: no such recipe; name its files with --recipe")
-    loaded = load_recipe(list(files), ROOT)
+    return list(files)
+
+
+def recipe_of(args: argparse.Namespace, root: Path) -> Loaded:
+    """Return the recipe of a results folder; see `recipe_files`.
+
+    Raises:
+        ArtifactError: it is another recipe's.
+    """
+    files = recipe_files(args, root)
+    loaded = load_recipe(files, ROOT)
     if loaded.recipe.name != root.name:
         text = f"is recipe {loaded.recipe.name!r}, the results are of {root.name!r}"
         raise ArtifactError(f"{files[0]}: {text}; name the right files with --recipe")

@@ -74,8 +74,8 @@ def lock(args: argparse.Namespace) -> int:
     """Write the lock of one recipe's results."""
     path = args.folder / f"{args.results.name}.lock"
     entries = entries_of(args.results)
-    if not entries:
-        raise ArtifactError(f"{args.results}: holds no artifact; {path} stays as it is")
+    if {results_root(folder) for folder in artifact_folders(args.results)} != {args.results}:
+        raise ArtifactError(f"{args.results}: no recipe's results; name results/<recipe>; {path} stays as it is")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(format_lock(entries), encoding="utf-8")
     say(args, {"lock": str(path), "artifacts": len(entries)}, [f"{path}: {len(entries)} artifacts"])
