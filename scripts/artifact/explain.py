@@ -4,7 +4,9 @@ Needs the recipe and the results, neither Snakemake's records nor a GPU. Upstrea
 would be made again may well stay, if these come out with the same bytes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +49,26 @@ def explain(graph: Graph, results: Path, target: Artifact) -> list[Reason]:
         if artifact not in needed:
             needed.add(artifact)
             waiting += graph.jobs[artifact].inputs
-    return [reason for artifact in graph.jobs if artifact in needed for reason in _reasons(graph, results, artifact)]
+    now = _Now(cache(stage_code), cache(module_digests), cache(stage_lock), cache(_packages))
+    chosen = [artifact for artifact in graph.jobs if artifact in needed]
+    return [reason for artifact in chosen for reason in _reasons(graph, results, artifact, now)]
 
 
-def _reasons(graph: Graph, results: Path, artifact: Artifact) -> list[Reason]:
+@dataclass(frozen=True)
+class _Now:
+    """What a stage would be made with now; found out once a stage, since a recipe may have a thousand jobs."""
+
+    code: Callable[[str], str]
+    modules: Callable[[str], dict[str, str]]
+    lock: Callable[[str], str]
+    packages: Callable[[str], dict[str, str]]
+
+
+def _packages(stage: str) -> dict[str, str]:
+    return pins(lock_path(stage))
+
+
+def _reasons(graph: Graph, results: Path, artifact: Artifact, now: _Now) -> list[Reason]:
     job, name = graph.jobs[artifact], artifact_path(artifact)
     folder = results / name
     if not (folder / SUMS).is_file():
@@ -62,7 +80,7 @@ def _reasons(graph: Graph, results: Path, artifact: Artifact) -> list[Reason]:
     damaged = [Reason(name, "payload", str(fault), "to be built again") for fault in check_files(folder)]
     changed = _changed("spec", record["spec"], job.spec.identity())
     changed += _inputs(record, results, job)
-    changed += _code(record, job.stage) + _lock(record, job.stage)
+    changed += _code(record, job.stage, now) + _lock(record, job.stage, now)
     return damaged + [Reason(name, *found) for found in changed]
 
 
@@ -100,18 +118,18 @@ def _inputs(record: dict[str, Any], results: Path, job: Job) -> list[tuple[str, 
     return found
 
 
-def _code(record: dict[str, Any], stage: str) -> list[tuple[str, str, str]]:
-    if record["code"] == stage_code(stage):
+def _code(record: dict[str, Any], stage: str, now: _Now) -> list[tuple[str, str, str]]:
+    if record["code"] == now.code(stage):
         return []
-    found = _differing("code", record.get("modules"), module_digests(stage), 16)
-    return found or [("code", str(record["code"])[:16], stage_code(stage)[:16])]
+    found = _differing("code", record.get("modules"), now.modules(stage), 16)
+    return found or [("code", str(record["code"])[:16], now.code(stage)[:16])]
 
 
-def _lock(record: dict[str, Any], stage: str) -> list[tuple[str, str, str]]:
-    if record["lock"] == stage_lock(stage):
+def _lock(record: dict[str, Any], stage: str, now: _Now) -> list[tuple[str, str, str]]:
+    if record["lock"] == now.lock(stage):
         return []
-    found = _differing("lock", record.get("packages"), pins(lock_path(stage)), 40)
-    return found or [("lock", str(record["lock"])[:16], stage_lock(stage)[:16])]
+    found = _differing("lock", record.get("packages"), now.packages(stage), 40)
+    return found or [("lock", str(record["lock"])[:16], now.lock(stage)[:16])]
 
 
 def _differing(where: str, old: Any, new: dict[str, str], length: int) -> list[tuple[str, str, str]]:

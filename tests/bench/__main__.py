@@ -5,6 +5,7 @@ import sys
 
 BENCHES = (
     "bench_workflow",
+    "bench_artifact",
     "bench_pack",
     "bench_data",
     "bench_dedup",

@@ -60,7 +60,7 @@ def test_a_replay_gives_the_same_bytes_and_finds_a_lie(bench: Bench) -> None:
     kept = Path(lie.text.split("kept in ")[1])
     assert json.loads((kept / "mix.json").read_text())["seed"] == 7
     shutil.rmtree(next(p for p in kept.parents if p.name.startswith("atelier-replay-")))
-    assert [c.obstacle for c in candidates(root, 0.0) if c.name == "clean/demo-airoboros"][0].startswith("took")
+    assert next(c.obstacle for c in candidates(root, 0.0) if c.name == "clean/demo-airoboros").startswith("took")
     bench.append("scripts/clean/__main__.py", "\nHARMLESS = 4\n")
     done = bench.python("-m", "scripts.artifact", "replay", "results/tiny", "-n", "1", "--seed", "3")
     assert "not drawn: clean/demo-pippa: its code or its packages have changed since" in done.stdout, done.stderr
