@@ -11,7 +11,7 @@ import psutil
 
 from scripts.artifact.code import ROOT
 from scripts.artifact.digest import FACTS, SUMS
-from scripts.artifact.verify import WORK
+from scripts.artifact.places import WORK
 from scripts.recipe.base import STAGES
 from scripts.recipe.graph import Artifact, Graph, artifact_path
 from scripts.recipe.load import load_recipe
