@@ -54,7 +54,7 @@ def parse_lock(text: str, label: str) -> list[Entry]:
     Raises:
         ArtifactError: a line that is not five fields, or a format that this version doesn't know.
     """
-    if not text.startswith("# atelier lock 1:"):
+    if not re.match(r"# atelier lock 1\b", text):
         raise ArtifactError(f"{label}: not a lock of format 1; its first line is {text[:60]!r}")
     entries = []
     for number, line in enumerate(text.splitlines(), start=1):

@@ -90,3 +90,8 @@ def test_signatures_and_lineages_hold(version: Path) -> None:
 def test_a_later_format_is_refused_by_its_name() -> None:
     with pytest.raises(ArtifactError, match="not a lock of format 1; its first line is '# atelier lock 2"):
         parse_lock("# atelier lock 2: other, fields\n", "x.lock")
+
+
+def test_a_lock_of_format_10_is_not_one_of_format_1() -> None:
+    with pytest.raises(ArtifactError, match="not a lock of format 1"):
+        parse_lock("# atelier lock 10: other, fields\n", "x.lock")
