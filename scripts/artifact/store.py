@@ -168,10 +168,13 @@ class Store:
         draft = entry.with_name(f".{entry.name}.tmp.{uuid.uuid4().hex}")
         try:
             draft.mkdir()
-            for name in [*payload_files(folder), RECORD, FACTS, SUMS]:
+            for name in [*payload_files(folder), RECORD, FACTS]:
                 place(folder / name, draft / name)
+            # A copy, never a link: in results this file must stay writable (see `sync_tree`).
+            shutil.copyfile(folder / SUMS, draft / SUMS)
             _require(draft, hash_files(draft, payload_files(draft), threads), read_record(draft / RECORD))
             sync_tree(draft)
+            os.chmod(draft / SUMS, 0o444)
             for current, _, _ in os.walk(draft, topdown=False):
                 os.chmod(current, _READ_ONLY)
             if not _renamed(draft, entry):

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable
@@ -100,10 +101,12 @@ def test_the_name_of_the_asking_recipe_stands_in_the_record(store: Store, make: 
 
 
 def test_objects_are_read_only_and_leave_no_draft(store: Store, make: Make) -> None:
-    make("one", "clean/x")
+    first = make("one", "clean/x")
     (entry,) = store.entries()
     modes = {stat.S_IMODE(path.stat().st_mode) for path in [entry, *entry.rglob("*")]}
     assert modes == {0o444, 0o555}
+    for folder in (first, make("two", "clean/x", refuse)):
+        assert (folder / SUMS).stat().st_mode & stat.S_IWUSR, "Snakemake runs no job whose output is read-only"
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
 
 
@@ -329,3 +332,23 @@ def test_consistent_lies_do_not_have_the_old_value(store: Store, make: Make, tmp
     (entry / SUMS).write_text("\n".join(text) + "\n")
     with pytest.raises(PoisonedError, match="artifact.json says"):
         store.fetch({name: record[name] for name in KEY_FIELDS}, draft)
+
+
+def test_killed_writers_leave_no_half_entry(store: Store, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGKILL at many moments of an addition: the entry is whole or not there, and the next writer finishes."""
+    monkeypatch.delenv("ATELIER_STORE")
+    made = make("one", "clean/x")
+    context, seen = multiprocessing.get_context("fork"), set()
+    for moment in range(12):
+        writer = context.Process(target=store.add, args=(made,))
+        writer.start()
+        writer.join(0.001 * moment)
+        writer.kill()
+        writer.join()
+        entries = list(store.entries())
+        assert [store.examine(entry, deep=True)[0] for entry in entries] == [""] * len(entries)
+        seen.add(len(entries))
+        for entry in entries:
+            shutil.rmtree(entry)
+    assert store.add(made) == "added"
+    assert seen <= {0, 1} and 0 in seen
