@@ -1,5 +1,6 @@
 """Atelier: from raw chat logs to released, merged and benchmarked weights. `snakemake` alone runs the demo."""
 
+import atexit
 import shlex
 import sys
 from pathlib import Path
@@ -21,6 +22,8 @@ include: "rules/common.smk"
 
 GRAPH = load_graph()
 R = f"results/{GRAPH.recipe.name}"
+# After all that Snakemake prints itself; it does nothing but after a dry run.
+atexit.register(print_costs)
 
 # Stages find the package and the interpreter of this environment from any working directory, unless Snakemake brings
 # an environment of its own (--sdm); only `download` goes to the network. Changing the prefix reruns nothing.

@@ -137,4 +137,24 @@ def nodes_of(stage, key):
     )[key]
 
 
+def print_costs():
+    """Print what the jobs of a dry run will take, unless --quiet was asked for."""
+    if not workflow.dryrun or workflow.dag is None or workflow.output_settings.quiet:
+        return
+    from scripts.recipe.cost import table, takes
+
+    stages = {rule: stage for stage, rule in CHECKPOINT.items()}
+    asked = {
+        (stages[job.rule.name], name_of(job.wildcards)): {
+            key: int(job.resources.get(key, 0)) for key in ("gpu", "mem_mb", "runtime")
+        }
+        for job in workflow.dag.needrun_jobs(exclude_finished=False)
+        if job.rule.name in stages
+    }
+    gpus = {stage: gpu_model_of(stage) for stage in CHECKPOINT}
+    if asked:
+        price = GRAPH.recipe.price_per_gpu_hour
+        print("", *table(takes(GRAPH, asked, gpus, Path(R)), price), sep="\n")
+
+
 repair_early_cutoff()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from scripts.recipe.base import Count, Name, Strict
+from scripts.recipe.base import Count, Name, Positive, Strict
 from scripts.recipe.benchmark import DataSet, Task
 from scripts.recipe.blind import BlindTest
 from scripts.recipe.clean import Adapter, Decontamination, Filters, Generator, Purpose
@@ -199,6 +199,8 @@ class Recipe(Strict):
     """What is measured on which models."""
     published: list[Name] = []
     """Files of `config/published/` with figures to print beside ours; each names the model it is about."""
+    price_per_gpu_hour: Positive | None = None
+    """What one GPU costs an hour, in any currency: read by dry runs and the plan alone, changes no artifact."""
     release: ReleaseSettings = ReleaseSettings()
     """What is written about finished models, and in which forms they are given away."""
     blind_test: BlindTest | None = None

@@ -62,14 +62,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--gpu", default="", help=f"kind of GPU: {', '.join(GPUS)} (default: compare some)")
     parser.add_argument("--mfu", type=float, default=ASSUMED_MFU, help="share of the bf16 peak (default: %(default)s)")
     parser.add_argument("--tokens", type=int, help="training tokens of one epoch (default: pack artifact or recipe)")
-    parser.add_argument("--price", type=float, help="price of one GPU hour, any currency")
+    parser.add_argument("--price", type=float, help="price of one GPU hour, any currency (default: the recipe's)")
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="where finished artifacts lie")
     parser.add_argument("--json", action="store_true", help="all figures as JSON")
     args = parser.parse_args(arguments)
     try:
         gpu = gpu_named(args.gpu) if args.gpu else None
         loaded = load_recipe(args.recipe, ROOT)
-        assumed = Assumptions(gpu, args.mfu, args.price)
+        assumed = Assumptions(gpu, args.mfu, args.price or loaded.recipe.price_per_gpu_hour)
         chosen = _chosen(loaded, args.model)
         results = args.results / loaded.recipe.name
         plans = [make_plan(loaded, name, results, assumed, args.tokens) for name in chosen]
