@@ -26,8 +26,10 @@ checkpoint train_model:
         lock=stage_lock("train"),
     message:
         "train {wildcards.name} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
+    # exec: a shell in between would die of the warning before the time limit, and Slurm would then end the training
+    # before its checkpoint is written.
     shell:
-        "python -m scripts.train --spec {params.spec:q} --threads {threads:q}"
+        "exec python -m scripts.train --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"
 
 

@@ -7,6 +7,9 @@ from scripts.recipe.train import TrainSpec
 # Largest need seen of a stage that reads no weights, in MB: interpreter, pyarrow and a buffer.
 _SMALL_MB = 4_000
 _HOUR = 60
+_WARNING_S = {"cuda": 600, "cpu": 120}
+"""How long before its time limit a training is warned (Slurm may do it a minute earlier): the step in progress (7 s at
+13B on 8 H100) and a checkpoint (156 GB, 160 s at 1 GB/s) must fit."""
 
 
 def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[str, int]:
@@ -33,18 +36,23 @@ def job_resources(graph: Graph, artifact: Artifact, attempt: int = 1) -> dict[st
 
 
 def node_resources(graph: Graph, artifact: Artifact, gpu_model: str = "") -> dict[str, int | str | None]:
-    """Return what makes Snakemake's Slurm plugin ask for several nodes, each with one task of `srun`; None on one node.
+    """Return what Snakemake's Slurm plugin must be told of a training: its warning, and how it is spread over nodes.
 
-    `gpu_model` is the GPU's name in Slurm as the profile gives it: Slurm refuses a job that has it in one place only.
-    `mpi` keeps the plugin from wrapping the job in a one-node `srun` of its own, `tasks_per_gpu: 0` from making
-    `tasks` tasks of each GPU. Without the GPUs of a node Slurm deals out the sum as it likes: of 4 GPUs on two nodes
-    it gave 3 and 1.
+    The warning goes to all processes of the job's steps; `scripts.train.requeue` says what comes of it. The rest is
+    None on one node. `gpu_model` is the GPU's name in Slurm as the profile gives it: Slurm refuses a job that has it in
+    one place only. `mpi` keeps the plugin from wrapping the job in a one-node `srun` of its own, `tasks_per_gpu: 0`
+    from making `tasks` tasks of each GPU. Without the GPUs of a node Slurm deals out the sum as it likes: of 4 GPUs on
+    two nodes it gave 3 and 1.
     """
     spec = graph.jobs[artifact].spec
-    if not isinstance(spec, TrainSpec) or spec.launch.nodes == 1:
-        return dict.fromkeys(("nodes", "mpi", "tasks", "tasks_per_gpu", "slurm_extra"))
+    told: dict[str, int | str | None] = dict.fromkeys(("nodes", "mpi", "tasks", "tasks_per_gpu", "slurm_extra"))
+    if not isinstance(spec, TrainSpec):
+        return told
     launch = spec.launch
-    extra = "--ntasks-per-node=1"
+    extra = f"--signal=TERM@{_WARNING_S[launch.device]}"
+    if launch.nodes == 1:
+        return told | {"slurm_extra": extra}
+    extra += " --ntasks-per-node=1"
     if launch.device == "cuda":
         extra += f" --gpus-per-node={gpu_model}{':' if gpu_model else ''}{launch.processes_per_node}"
     return {"nodes": launch.nodes, "mpi": "srun", "tasks": launch.nodes, "tasks_per_gpu": 0, "slurm_extra": extra}

@@ -16,6 +16,7 @@ from scripts.recipe.train import Launch, TrainSpec
 from scripts.train.checks import check_settings, read_config, read_pack
 from scripts.train.handover import FAILURE, RESULT, Task, flatten
 from scripts.train.launch import check_nodes, launcher_environment, start_command, take_claims
+from scripts.train.requeue import newest_step, requeue
 from scripts.train.trackers import check_trackers
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -26,7 +27,8 @@ def build(job: Job[TrainSpec]) -> None:
 
     Raises:
         StageError: bad input, or the training failed; checkpoints stay in `job.work`.
-        SystemExit: 128 + signal, after a signal: the job is to be run again and then goes on.
+        SystemExit: 128 + signal, after a signal: the job is to be run again and then goes on. A Slurm job has then
+            been queued again, where it may.
     """
     spec = job.spec
     pack = job.of_stage("pack").get(spec.model)
@@ -48,10 +50,15 @@ def build(job: Job[TrainSpec]) -> None:
     task_path = job.work / f"task-{os.getpid()}.json"
     here, pack, out, work = (path.absolute() for path in (base, pack, job.out, job.work))
     Task(spec, here, pack, out, work, fingerprint, _curves(job).absolute()).write(task_path)
+    before = newest_step(job.work)
     caught, status = run_launcher(spec.launch, task_path)
     task_path.unlink(missing_ok=True)
     missing = take_claims(task_path, spec.launch.nodes) if spec.launch.nodes > 1 else []
-    _take_result(job, caught, status, missing)
+    try:
+        _take_result(job, caught, status, missing)
+    except SystemExit:
+        requeue(os.environ, before, newest_step(job.work))
+        raise
 
 
 def _curves(job: Job[TrainSpec]) -> Path:

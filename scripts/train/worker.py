@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,10 @@ from scripts.train.trackers import Trackers
 _LOCK_WAIT_S = 120
 
 
+class WorkFolderHeldError(StageError):
+    """Another training works in this folder, or has just finished there."""
+
+
 def main(path: Path) -> int:
     """Train as the task file says; return the exit status (0 also where the door is told why nothing was made)."""
     task = Task.read(path)
@@ -37,6 +42,10 @@ def main(path: Path) -> int:
     except CollectiveError as error:
         # All ranks are here, so all can end in order and the message stays the last word.
         write_atomic(task.work / FAILURE, str(error))
+    except WorkFolderHeldError as error:
+        # Not into the folder: its holder's door would take the message for its own.
+        print(f"train: {error}", file=sys.stderr, flush=True)
+        return 1
     except torch.OutOfMemoryError as error:
         write_atomic(task.work / FAILURE, out_of_memory_text(task, error))
         return 1
@@ -144,16 +153,21 @@ def _lock(work: Path) -> IO[str]:
     """Take the work folder: an orphan of a killed attempt may still be writing its last checkpoint.
 
     Raises:
-        StageError: another training holds the folder for longer than a checkpoint should take.
+        WorkFolderHeldError: another training holds the folder for longer than a checkpoint should take, or it has
+            published meanwhile, which removes the folder: to train here would begin at step 0.
     """
     handle = (work / "lock").open("w")
     for _ in range(_LOCK_WAIT_S):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return handle
         except BlockingIOError:
             time.sleep(1)
-    raise StageError(f"{work}: another training has held this folder for {_LOCK_WAIT_S} s; end it, or wait for it")
+            continue
+        if os.fstat(handle.fileno()).st_nlink == 0:
+            raise WorkFolderHeldError(f"{work}: another training has just finished here; run the same command again")
+        return handle
+    text = f"{work}: another training has held this folder for {_LOCK_WAIT_S} s; end it, or wait for it"
+    raise WorkFolderHeldError(text)
 
 
 if __name__ == "__main__":

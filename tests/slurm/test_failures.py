@@ -53,9 +53,14 @@ def alive(slurm: SlurmBench) -> list[tuple[int, str]]:
 
 def workers(slurm: SlurmBench) -> list[tuple[int, str]]:
     """Return pid and command line of the training processes."""
-    found = [(pid, text) for pid, text in alive(slurm) if "scripts.train.worker" in text and "launch" not in text]
+    found = workers_or_none(slurm)
     assert found
     return found
+
+
+def workers_or_none(slurm: SlurmBench) -> list[tuple[int, str]]:
+    """Return pid and command line of the training processes, as far as they have started."""
+    return [(pid, text) for pid, text in alive(slurm) if "scripts.train.worker" in text and "launch" not in text]
 
 
 def ended(slurm: SlurmBench, job: str) -> float:
@@ -93,17 +98,22 @@ def test_job_over_its_time_is_tried_again_and_resumes(untrained: SlurmBench, qui
     same_weights(untrained, quiet)
 
 
-def test_early_warning_writes_a_checkpoint_within_the_grace_time(untrained: SlurmBench, quiet: SlurmBench) -> None:
-    """What `--signal=TERM@300` does before the time is over: SIGTERM to the step, not to the batch script."""
+def test_time_limits_cost_no_retry(untrained: SlurmBench, quiet: SlurmBench) -> None:
+    """The warning before the time limit, twice: a checkpoint within the grace time, the same job in the queue again."""
+    untrained.changes = {"retries": 0}
     process, job = training(untrained)
-    before = {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)}
-    sent = time.monotonic()
-    untrained.cluster.call("scancel", "--signal=TERM", job)
-    grace = ended(untrained, job) - sent
-    assert {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)} - before, "no checkpoint was written"
-    assert grace < 60
+    for _ in range(2):
+        before = {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)}
+        # The recipe asks for a warning two minutes before the end; Slurm looks twice a minute.
+        untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=2")
+        untrained.wait_for("the job to be queued again", lambda: untrained.jobs("train_model", "PENDING"))
+        assert {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)} - before, "no checkpoint was written"
+        untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60", "starttime=now")
+        untrained.wait_for("the training to go on", lambda: workers_or_none(untrained))
+        time.sleep(5)
     run = untrained.finish(process)
     assert run.code == 0, untrained.report()
+    assert untrained.jobs("train_model") == [job], "requeued, not submitted a second time"
     same_weights(untrained, quiet)
 
 

@@ -58,24 +58,26 @@ def test_two_nodes_are_asked_for_with_one_task_and_all_gpus_on_each(tmp_path: Pa
     needs = needs_of(graph(tmp_path, nodes=2), "h100")
     assert (needs["gpu"], needs["threads"], needs["tasks"], needs["mpi"]) == (16, 32, 2, "srun")
     line = sbatch_line(needs, gpu_model="h100")
-    wanted = "--mem 400000 --nodes=2 --ntasks=2 --cpus-per-task=32 --ntasks-per-node=1 --gpus-per-node=h100:8"
+    wanted = "--mem 400000 --nodes=2 --ntasks=2 --cpus-per-task=32"
+    wanted += " --signal=TERM@600 --ntasks-per-node=1 --gpus-per-node=h100:8"
     assert line.endswith(f"-t 1440 {wanted} --gpus=h100:16"), line
     assert "ntasks-per-gpu" not in line
     untyped = sbatch_line(needs_of(graph(tmp_path, nodes=2)))
     assert untyped.endswith("--gpus-per-node=8 --gpus=16"), untyped
 
 
-def test_one_node_asks_for_nothing_of_that(tmp_path: Path) -> None:
+def test_one_node_asks_for_a_warning_before_its_end_and_nothing_else_of_that(tmp_path: Path) -> None:
     needs = needs_of(graph(tmp_path, nodes=1), "h100")
-    assert [needs[key] for key in SEVERAL] == [None] * 5
+    assert [needs[key] for key in SEVERAL] == [None] * 4 + ["--signal=TERM@600"]
     line = sbatch_line(needs, gpu_model="h100")
-    assert "--nodes" not in line and line.endswith("--cpus-per-task=32 --gpus=h100:8"), line
+    assert "--nodes" not in line and line.endswith("--cpus-per-task=32 --signal=TERM@600 --gpus=h100:8"), line
 
 
 def test_nodes_without_gpus_are_asked_for_too(tmp_path: Path) -> None:
     launch = {"nodes": 2, "device": "cpu", "processes_per_node": 2, "threads_per_process": 1}
     needs = needs_of(graph(tmp_path, **launch))
-    assert (needs["nodes"], needs["slurm_extra"], needs["gpu"], needs["threads"]) == (2, "--ntasks-per-node=1", 0, 2)
+    assert (needs["nodes"], needs["gpu"], needs["threads"]) == (2, 0, 2)
+    assert needs["slurm_extra"] == "--signal=TERM@120 --ntasks-per-node=1"
 
 
 def test_srun_counts_the_gpus_and_does_not_inherit_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
