@@ -17,7 +17,7 @@ checkpoint benchmark_model:
         gpu=resource_of("benchmark", "gpu"),
     params:
         spec=spec_of("benchmark"),
-        code=stage_code("benchmark"),
+        code=code_of("benchmark"),
         lock=stage_lock("benchmark"),
     message:
         "benchmark {wildcards.name} on {wildcards.suite} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

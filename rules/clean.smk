@@ -16,7 +16,7 @@ checkpoint clean_source:
         runtime=resource_of("clean", "runtime"),
     params:
         spec=spec_of("clean"),
-        code=stage_code("clean"),
+        code=code_of("clean"),
         lock=stage_lock("clean"),
     message:
         "clean {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

@@ -1,6 +1,8 @@
 # ---------------------------------------------------------------------------
 # Helpers of the rules: wiring only. What depends on what is decided in scripts/recipe/graph.py.
 # ---------------------------------------------------------------------------
+from functools import cache
+
 from snakemake.exceptions import WorkflowError
 
 from scripts.artifact.code import stage_code
@@ -11,6 +13,9 @@ from scripts.recipe.graph import Graph, artifact_path
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
 from scripts.recipe.resources import job_resources, node_resources
+
+# A stage has many jobs, but one code.
+_stage_code = cache(stage_code)
 
 CHECKPOINT = {
     "download": "download_files",
@@ -113,6 +118,14 @@ def spec_of(stage):
     return lambda wildcards: canonical_json(
         GRAPH.jobs[(stage, name_of(wildcards))].spec.model_dump(mode="json")
     )
+
+
+def code_of(stage):
+    """Return a params function: the digest of the stage's code, computed only for a job that is looked at.
+
+    A Slurm job parses these files again for its one rule: all stages' code would take it half a second.
+    """
+    return lambda wildcards: _stage_code(stage)
 
 
 def gpu_model_of(stage):

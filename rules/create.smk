@@ -16,7 +16,7 @@ checkpoint create_model:
         runtime=resource_of("create", "runtime"),
     params:
         spec=spec_of("create"),
-        code=stage_code("create"),
+        code=code_of("create"),
         lock=stage_lock("create"),
     message:
         "create {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

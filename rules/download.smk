@@ -16,7 +16,7 @@ checkpoint download_files:
         runtime=resource_of("download", "runtime"),
     params:
         spec=spec_of("download"),
-        code=stage_code("download"),
+        code=code_of("download"),
         lock=stage_lock("download"),
     message:
         "download {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

@@ -16,7 +16,7 @@ checkpoint merge_models:
         runtime=resource_of("merge", "runtime"),
     params:
         spec=spec_of("merge"),
-        code=stage_code("merge"),
+        code=code_of("merge"),
         lock=stage_lock("merge"),
     message:
         "merge {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

@@ -16,7 +16,7 @@ checkpoint mix_sources:
         runtime=resource_of("mix", "runtime"),
     params:
         spec=spec_of("mix"),
-        code=stage_code("mix"),
+        code=code_of("mix"),
         lock=stage_lock("mix"),
     message:
         "mix {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

@@ -16,7 +16,7 @@ checkpoint pack_rows:
         runtime=resource_of("pack", "runtime"),
     params:
         spec=spec_of("pack"),
-        code=stage_code("pack"),
+        code=code_of("pack"),
         lock=stage_lock("pack"),
     message:
         "pack {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

@@ -16,7 +16,7 @@ checkpoint release_model:
         runtime=resource_of("release", "runtime"),
     params:
         spec=spec_of("release"),
-        code=stage_code("release"),
+        code=code_of("release"),
         lock=stage_lock("release"),
     message:
         "release {wildcards.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

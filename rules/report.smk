@@ -16,7 +16,7 @@ checkpoint build_report:
         runtime=resource_of("report", "runtime"),
     params:
         spec=spec_of("report"),
-        code=stage_code("report"),
+        code=code_of("report"),
         lock=stage_lock("report"),
     message:
         "report {GRAPH.recipe.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

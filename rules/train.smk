@@ -22,7 +22,7 @@ checkpoint train_model:
         slurm_extra=nodes_of("train", "slurm_extra"),
     params:
         spec=spec_of("train"),
-        code=stage_code("train"),
+        code=code_of("train"),
         lock=stage_lock("train"),
     message:
         "train {wildcards.name} [{resources.gpu} GPUs, {threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"

@@ -29,7 +29,7 @@ class Use:
 
     artifact: Artifact
     asked: dict[str, int]
-    """`threads`, `mem_mb`, `runtime` (minutes), `gpu`."""
+    """`threads`, `mem_mb` (of a node), `runtime` (minutes), `gpu`: what Slurm gave, else what the recipe asks for."""
     minutes: float
     mem_mb: float
     busy_threads: float
@@ -51,6 +51,17 @@ class Use:
         return " ".join(found)
 
 
+@dataclass(frozen=True)
+class Account:
+    """One job as Slurm's accounting has it; of a job that was queued again, its last run."""
+
+    seconds: int
+    peak_mb: float
+    """Of the step that took most."""
+    asked: dict[str, int]
+    """What it was given, as in `Use.asked`; a key that Slurm does not tell is left out."""
+
+
 def uses(graph: Graph, results: Path) -> list[Use]:
     """Return one entry for each artifact of the recipe that exists below `results`, in order of the flow.
 
@@ -66,30 +77,44 @@ def uses(graph: Graph, results: Path) -> list[Use]:
     for artifact, fact in facts.items():
         seconds = float(fact["seconds"])
         mem_mb = max(float(fact["peak_rss_bytes"]), float(fact["children_peak_rss_bytes"])) / 1e6
-        minutes, by = seconds / 60, "records"
+        minutes, by, asked = seconds / 60, "records", job_resources(graph, artifact)
         if account := accounts.get(str(fact.get("slurm_job_id"))):
-            minutes, mem_mb, by = account[0] / 60, max(mem_mb, account[1]), "slurm"
-        asked = job_resources(graph, artifact)
+            minutes, mem_mb, by = account.seconds / 60, max(mem_mb, account.peak_mb), "slurm"
+            asked |= account.asked
         busy = float(fact["cpu_seconds"]) / max(seconds, 1e-9)
         found.append(Use(artifact, asked, minutes, mem_mb, busy, by))
     return found
 
 
-def slurm_accounts(jobs: Sequence[str]) -> dict[str, tuple[int, float]]:
-    """Return {job id: (elapsed seconds, peak MB of a step)} from sacct; empty without accounting."""
+def slurm_accounts(jobs: Sequence[str]) -> dict[str, Account]:
+    """Return {job id: account} from sacct; empty without accounting."""
     if not jobs or shutil.which("sacct") is None:
         return {}
-    command = ["sacct", "-n", "-P", "-j", ",".join(jobs), "-o", "JobID,ElapsedRaw,MaxRSS"]
+    command = ["sacct", "-n", "-P", "-j", ",".join(jobs), "-o", "JobID,ElapsedRaw,MaxRSS,TimelimitRaw,AllocTRES"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except subprocess.TimeoutExpired:
         return {}
-    found: dict[str, tuple[int, float]] = {}
+    found: dict[str, Account] = {}
     for line in done.stdout.splitlines():
-        job, elapsed, rss = line.split("|")
-        before = found.get(job.split(".")[0], (0, 0.0))
-        found[job.split(".")[0]] = (max(before[0], int(elapsed or 0)), max(before[1], _megabytes(rss)))
+        job, elapsed, rss, limit, given = line.split("|")
+        before = found.get(job.split(".")[0], Account(0, 0.0, {}))
+        # Time limit and allocation stand in the job's own line; peaks in those of its steps.
+        asked = before.asked if "." in job else _asked(limit, given)
+        seconds, peak = max(before.seconds, int(elapsed or 0)), max(before.peak_mb, _megabytes(rss))
+        found[job.split(".")[0]] = Account(seconds, peak, asked)
     return found
+
+
+def _asked(limit: str, given: str) -> dict[str, int]:
+    """Return what a job was given: its limit in minutes (or a word), and a list such as `cpu=2,mem=4000M,node=1`."""
+    given_of = dict(pair.split("=", 1) for pair in given.split(",") if "=" in pair)
+    asked = {"runtime": int(limit)} if limit.isdigit() else {}
+    if "cpu" in given_of:
+        asked |= {"threads": int(given_of["cpu"]), "gpu": int(given_of.get("gres/gpu", 0))}
+    if "mem" in given_of:
+        asked["mem_mb"] = round(_megabytes(given_of["mem"]) / int(given_of.get("node", 1)))
+    return asked
 
 
 def table(found: Sequence[Use]) -> list[str]:

@@ -14,7 +14,8 @@ import yaml
 from tests.pipeline.bench import Bench, Run, kill_session
 from tests.slurm.cluster import ACCOUNT, Cluster
 
-PROFILES = {"slurm-a40": "a40", "slurm-h100": "h100"}
+RANKS = 2
+"""Training processes of a node, each behind a fake GPU."""
 
 
 @dataclass
@@ -26,6 +27,8 @@ class SlurmBench:
     profile: str = "slurm-h100"
     changes: dict[str, object] = field(default_factory=dict)
     """Keys laid over the profile, as a user would edit them."""
+    nodes: int = 1
+    """Nodes of the training, as the recipe has them; for what Slurm counts there."""
 
     def write_profile(self) -> str:
         """Write the real profile with what only the size of this cluster changes; return its folder's name."""
@@ -36,8 +39,12 @@ class SlurmBench:
         profile["slurm-init-seconds-before-status-checks"] = 2
         profile["latency-wait"] = 20
         profile["default-resources"]["slurm_account"] = ACCOUNT
-        # CPU ranks behind fake GPUs: Slurm counts two GPUs a node, one a rank.
-        profile["set-resources"]["train_model"].update(gpu=2, mem_mb=4000)
+        # CPU ranks behind fake GPUs: the recipe says `device: cpu`, Slurm counts two GPUs a node.
+        train = profile["set-resources"]["train_model"]
+        train.update(gpu=RANKS * self.nodes, mem_mb=4000)
+        if self.nodes > 1:
+            gpus = f"--gpus-per-node={train['gpu_model']}:{RANKS}"
+            train.update(slurm_extra=f"--signal=TERM@120 --ntasks-per-node=1 {gpus}")
         for key, value in self.changes.items():
             block, _, name = key.rpartition("/")
             target = profile
@@ -56,7 +63,8 @@ class SlurmBench:
             return subprocess.Popen(
                 command,
                 cwd=self.bench.folder,
-                env=self.bench.environment(**self.cluster.environment()),
+                # Every node is this machine: gloo finds its other ranks on the loopback.
+                env=self.bench.environment(**self.cluster.environment(), GLOO_SOCKET_IFNAME="lo"),
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class Cluster:
     @property
     def name(self) -> str:
         """The cluster's name, which every process of its jobs carries as SLURM_CLUSTER_NAME."""
-        return f"atelier{sum(map(ord, str(self.root)))}"
+        return f"atelier{zlib.crc32(os.fsencode(self.root))}"
 
     def environment(self) -> dict[str, str]:
         """Return the variables for clients. The folder's `srun` comes first: see `_write_srun`."""
@@ -343,6 +344,18 @@ def _user() -> str:
 def default_root() -> Path:
     """Return the folder of this user's private Slurm."""
     return Path(tempfile.gettempdir()) / f"atelier-slurm-{os.getuid()}"
+
+
+def session_root() -> Path:
+    """Return the folder of this process's private Slurm, so that two sessions on one machine don't meet."""
+    return default_root().with_name(f"{default_root().name}-{os.getpid()}")
+
+
+def left_behind() -> list[Cluster]:
+    """Return the clusters of sessions of this user that ended without stopping theirs."""
+    pattern = f"{default_root().name}-*"
+    found = [path for path in default_root().parent.glob(pattern) if not _alive(int(path.name.rpartition("-")[2]))]
+    return [Cluster(path) for path in found if Cluster(path).conf.exists()]
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.pipeline.bench import kill_session
 from tests.slurm.bench import SlurmBench, interrupt
+from tests.slurm.cluster import ACCOUNT
 
 CHECKPOINTS = "results/tiny/.work/train/*/checkpoints/step-*"
 # A job's end must be seen within a minute.
@@ -70,90 +71,100 @@ def ended(slurm: SlurmBench, job: str) -> float:
     return time.monotonic()
 
 
-def noticed(slurm: SlurmBench, since: float) -> None:
+def noticed(slurm: SlurmBench, since: float, measured: dict[str, float]) -> None:
     """Snakemake tells of the failure soon after `since`."""
     slurm.wait_for("the failure to be noticed", lambda: "Error in" in slurm.output.read_text(), NOTICED_S)
-    assert time.monotonic() - since < NOTICED_S
+    measured["noticed"] = time.monotonic() - since
+    assert measured["noticed"] < NOTICED_S
 
 
-def test_cancelled_job_is_tried_again_and_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+def queued_again(slurm: SlurmBench, job: str, since: float, measured: dict[str, float]) -> None:
+    """Slurm itself queues the job again; skip the two minutes that it then lets it wait."""
+    slurm.wait_for("the job to be queued again", lambda: slurm.jobs("train_model", "PENDING"), NOTICED_S)
+    measured["queued again"] = time.monotonic() - since
+    slurm.cluster.call("scontrol", "update", f"jobid={job}", "starttime=now")
+
+
+def same_job(slurm: SlurmBench, job: str) -> None:
+    """The job was not submitted a second time."""
+    assert slurm.jobs("train_model") == [job]
+
+
+def test_cancelled_job_is_tried_again_and_resumes(
+    untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]
+) -> None:
     process, job = training(untrained)
     untrained.cluster.call("scancel", job)
-    noticed(untrained, ended(untrained, job))
+    noticed(untrained, ended(untrained, job), measured)
     run = untrained.finish(process)
     assert run.code == 0, untrained.report()
     assert len(untrained.jobs("train_model")) == 2
     same_weights(untrained, quiet)
 
 
-def test_job_over_its_time_is_tried_again_and_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_job_over_its_time_is_tried_again_and_resumes(
+    untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]
+) -> None:
     """A training that hangs, so that only the time limit ends it: SIGTERM is of no use, SIGKILL follows."""
     process, job = training(untrained)
     for pid, _ in workers(untrained):
         os.kill(pid, signal.SIGSTOP)
     untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=1")
-    noticed(untrained, ended(untrained, job))
+    noticed(untrained, ended(untrained, job), measured)
     run = untrained.finish(process)
     assert run.code == 0, untrained.report()
     same_weights(untrained, quiet)
 
 
-def test_time_limits_cost_no_retry(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_time_limits_cost_no_retry(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]) -> None:
     """The warning before the time limit, twice: a checkpoint within the grace time, the same job in the queue again."""
     untrained.changes = {"retries": 0}
     process, job = training(untrained)
     for _ in range(2):
-        before = {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)}
+        before, begun = {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)}, time.monotonic()
         # The recipe asks for a warning two minutes before the end; Slurm looks twice a minute.
         untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=2")
         untrained.wait_for("the job to be queued again", lambda: untrained.jobs("train_model", "PENDING"))
+        measured["queued again"] = time.monotonic() - begun
         assert {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)} - before, "no checkpoint was written"
         untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60", "starttime=now")
         untrained.wait_for("the training to go on", lambda: workers_or_none(untrained))
-        time.sleep(5)
+        steps = len(list(untrained.bench.folder.glob(CHECKPOINTS)))
+        untrained.wait_for("a checkpoint", lambda n=steps: len(list(untrained.bench.folder.glob(CHECKPOINTS))) > n)
     run = untrained.finish(process)
     assert run.code == 0, untrained.report()
-    assert untrained.jobs("train_model") == [job], "requeued, not submitted a second time"
+    same_job(untrained, job)
     same_weights(untrained, quiet)
 
 
-def test_preempted_job_is_queued_again_and_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_preempted_job_is_queued_again_and_resumes(
+    untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]
+) -> None:
     cluster = untrained.cluster
     process, job = training(untrained)
-    sbatch = (
-        "sbatch",
-        "--parsable",
-        "-p",
-        "h100-high",
-        "-N",
-        "2",
-        "--exclusive",
-        "-J",
-        "urgent",
-        "-t",
-        "5",
-        "-A",
-        "atelier",
-    )
-    urgent = cluster.call(*sbatch, "--output=/dev/null", "--wrap", "sleep 1000").strip()
-    untrained.wait_for("preemption", lambda: untrained.jobs("train_model", "PENDING"))
+    options = ("-p", "h100-high", "-N", "2", "--exclusive", "-J", "urgent", "-t", "5", "-A", ACCOUNT)
+    begun = time.monotonic()
+    urgent = cluster.call("sbatch", "--parsable", *options, "--output=/dev/null", "--wrap", "sleep 1000").strip()
+    queued_again(untrained, job, begun, measured)
     cluster.call("scancel", urgent)
-    # Slurm lets a requeued job wait for two minutes; this is all that `now` skips.
-    cluster.call("scontrol", "update", f"jobid={job}", "starttime=now")
     run = untrained.finish(process)
     assert run.code == 0, untrained.report()
-    assert untrained.jobs("train_model") == [job], "requeued, not submitted a second time"
+    same_job(untrained, job)
     same_weights(untrained, quiet)
 
 
-def test_lost_node(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_lost_node(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]) -> None:
     cluster = untrained.cluster
     process, job = training(untrained)
     node = cluster.call("squeue", "-h", "-j", job, "-o", "%N").strip()
+    begun = time.monotonic()
     try:
         cluster.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-        untrained.wait_for("the job to be queued again", lambda: untrained.jobs("train_model", "PENDING"))
-        cluster.call("scontrol", "update", f"jobid={job}", "starttime=now")
+        queued_again(untrained, job, begun, measured)
         run = untrained.finish(process)
     finally:
         cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
@@ -161,7 +172,29 @@ def test_lost_node(untrained: SlurmBench, quiet: SlurmBench) -> None:
     same_weights(untrained, quiet)
 
 
-def test_drained_node_finishes_its_job(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_node_that_is_cut_off_while_its_training_goes_on(
+    untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]
+) -> None:
+    """Slurm gives the node up and starts the job on another one, but on the lost node the training still writes."""
+    cluster = untrained.cluster
+    process, job = training(untrained)
+    node = cluster.call("squeue", "-h", "-j", job, "-o", "%N").strip()
+    begun = time.monotonic()
+    try:
+        cluster.stop(f"slurmd.{node}", signal.SIGKILL)
+        queued_again(untrained, job, begun, measured)
+        assert workers(untrained), "the lost node's training was to live on"
+        run = untrained.finish(process)
+    finally:
+        cluster.start_node(node)
+    assert run.code == 0, untrained.report()
+    assert untrained.bench.sums()["tiny/train/sapling"] == quiet.bench.sums()["tiny/train/sapling"]
+    nothing_lives(untrained)
+
+
+@pytest.mark.matrix
+def test_drained_node_finishes_its_job(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]) -> None:
     cluster = untrained.cluster
     process, job = training(untrained)
     node = cluster.call("squeue", "-h", "-j", job, "-o", "%N").strip()
@@ -171,11 +204,14 @@ def test_drained_node_finishes_its_job(untrained: SlurmBench, quiet: SlurmBench)
     finally:
         cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
     assert run.code == 0, untrained.report()
-    assert untrained.jobs("train_model") == [job]
+    same_job(untrained, job)
     assert untrained.bench.sums()["tiny/train/sapling"] == quiet.bench.sums()["tiny/train/sapling"]
 
 
-def test_kill_9_of_snakemake_while_its_job_lives(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_kill_9_of_snakemake_while_its_job_lives(
+    untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]
+) -> None:
     process, job = training(untrained)
     kill_session(process.pid)
     process.wait()
@@ -198,35 +234,47 @@ def test_kill_9_of_snakemake_while_its_job_lives(untrained: SlurmBench, quiet: S
     nothing_lives(untrained)
 
 
-def test_ctrl_c_ends_the_jobs_and_the_next_run_resumes(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_ctrl_c_ends_the_jobs_and_the_next_run_resumes(
+    untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]
+) -> None:
     process, job = training(untrained)
+    begun = time.monotonic()
     interrupt(process)
     ended(untrained, job)
     assert untrained.finish(process, 120).code != 0
+    measured["ended"] = time.monotonic() - begun
     nothing_lives(untrained)
     run = untrained.run("train")
     assert run.code == 0, untrained.report()
     same_weights(untrained, quiet)
 
 
-def test_restart_of_slurmctld(untrained: SlurmBench, quiet: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_restart_of_slurmctld(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]) -> None:
     process, job = training(untrained)
     untrained.cluster.stop("slurmctld", signal.SIGKILL)
     time.sleep(5)
     untrained.cluster.start_controller()
     run = untrained.finish(process)
     assert run.code == 0, untrained.report()
-    assert untrained.jobs("train_model") == [job]
+    same_job(untrained, job)
     assert untrained.bench.sums()["tiny/train/sapling"] == quiet.bench.sums()["tiny/train/sapling"]
 
 
-def test_job_that_always_fails_is_tried_three_times_and_named(untrained: SlurmBench) -> None:
+@pytest.mark.matrix
+def test_job_that_always_fails_is_tried_three_times_and_named(
+    untrained: SlurmBench, measured: dict[str, float]
+) -> None:
     tokens = untrained.bench.folder / "results/tiny/pack/sapling/train_input_ids.npy"
     tokens.chmod(0o644)
     content = bytearray(tokens.read_bytes())
     content[-1] ^= 1
     tokens.write_bytes(bytes(content))
-    run = untrained.run("train")
+    process = untrained.start("train")
+    untrained.wait_for("the first failure", lambda: untrained.jobs("train_model", "FAILED"))
+    noticed(untrained, time.monotonic(), measured)
+    run = untrained.finish(process)
     assert run.code != 0
     assert len(untrained.jobs("train_model", "FAILED")) == 3
     (log,) = untrained.bench.folder.glob("results/tiny/logs/train/*.log")
@@ -235,7 +283,7 @@ def test_job_that_always_fails_is_tried_three_times_and_named(untrained: SlurmBe
     nothing_lives(untrained)
 
 
-def test_refused_account_is_one_clear_error(untrained: SlurmBench) -> None:
+def test_refused_account_is_one_clear_error(untrained: SlurmBench, measured: dict[str, float]) -> None:
     untrained.changes = {"default-resources/slurm_account": "nobody"}
     run = untrained.run("train", timeout=120)
     assert run.code != 0
@@ -243,7 +291,8 @@ def test_refused_account_is_one_clear_error(untrained: SlurmBench) -> None:
     assert untrained.jobs("train_model") == []
 
 
-def test_full_log_disk(untrained: SlurmBench, tmp_path: Path) -> None:
+@pytest.mark.matrix
+def test_full_log_disk(untrained: SlurmBench, tmp_path: Path, measured: dict[str, float]) -> None:
     if os.getuid():
         pytest.skip("only root may mount a small file system")
     small = tmp_path / "small"

@@ -7,7 +7,7 @@ import pytest
 from scripts.artifact.record import write_record
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
-from scripts.report.efficiency import Use, slurm_accounts, table, uses
+from scripts.report.efficiency import Account, Use, slurm_accounts, table, uses
 from tests.conftest import ROOT
 
 ASKED = {"threads": 8, "mem_mb": 8000, "runtime": 60, "gpu": 0}
@@ -40,8 +40,11 @@ def fake_sacct(folder: Path, answer: str, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_accounting_takes_the_largest_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_sacct(tmp_path, r"7|120|\n7.batch|120|300M\n7.0|100|1.5G\n8|3|\n", monkeypatch)
-    assert slurm_accounts(["7", "8"]) == {"7": (120, 1536.0), "8": (3, 0.0)}
+    given = "billing=8,cpu=8,gres/gpu:h100=4,gres/gpu=4,mem=8000M,node=2"
+    job = rf"7|120||60|{given}\n7.batch|120|300M||cpu=4,mem=4000M\n7.0|100|1.5G||cpu=8\n"
+    fake_sacct(tmp_path, rf"{job}8|3||UNLIMITED|\n", monkeypatch)
+    asked = {"runtime": 60, "threads": 8, "gpu": 4, "mem_mb": 4000}
+    assert slurm_accounts(["7", "8"]) == {"7": Account(120, 1536.0, asked), "8": Account(3, 0.0, {})}
 
 
 def test_no_accounting_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +59,7 @@ def test_table_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     for name, job in (("mix/chats", ""), ("train/sapling", "7")):
         (tmp_path / name).mkdir(parents=True)
         write_record(tmp_path / name / "provenance.json", {**facts, "seconds": 60.0, "slurm_job_id": job})
-    fake_sacct(tmp_path, r"7|150|\n7.0|150|4G\n", monkeypatch)
+    fake_sacct(tmp_path, r"7|150||30|cpu=4,gres/gpu=2,mem=6G,node=1\n7.0|150|4G||\n", monkeypatch)
     mix, train = uses(graph, tmp_path)
     assert (mix.artifact, mix.measured_by, mix.minutes, mix.mem_mb) == (("mix", "chats"), "records", 1.0, 3000.0)
     assert (train.artifact, train.measured_by, train.minutes, train.mem_mb) == (
@@ -65,5 +68,6 @@ def test_table_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         2.5,
         4096,
     )
+    assert train.asked == {"threads": 4, "mem_mb": 6144, "runtime": 30, "gpu": 2}, "Slurm's word, not the recipe's"
     lines = table([mix, train])
     assert len(lines) == 3 and "slurm" in lines[2] and lines[1].startswith("mix chats")

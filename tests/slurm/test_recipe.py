@@ -1,0 +1,108 @@
+"""The whole recipe by the real profiles on a running Slurm, and what it costs there."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.artifact.digest import sha256_file
+from tests.pipeline.bench import Bench
+from tests.slurm.bench import SlurmBench
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import fresh
+
+FROM_THE_TRAINING = ("train/", "merge/", "benchmark/", "report")
+
+
+def weights(bench: Bench) -> str:
+    """Return the digest of the trained weights."""
+    return sha256_file(bench.folder / "results/tiny/train/sapling/model.safetensors")
+
+
+def facts_of_training(bench: Bench) -> dict[str, object]:
+    """Return what was asserted while it trained."""
+    path = bench.folder / "results/tiny/train/sapling/provenance.json"
+    asserted: dict[str, object] = json.loads(path.read_text())["asserted"]
+    return asserted
+
+
+def test_the_whole_recipe_has_the_digests_of_a_local_run(quiet: SlurmBench, built: Bench) -> None:
+    there, here = quiet.bench.sums(), built.sums()
+    assert there.keys() == here.keys()
+    for name in here:
+        # Its training is longer than the local one: what comes before it is the same to the bit.
+        if not name.removeprefix("tiny/").startswith(FROM_THE_TRAINING):
+            assert there[name] == here[name], name
+    assert {line.split("|")[1] for line in quiet.cluster.jobs("%i|%T") if line} <= {"COMPLETED"}
+
+
+def test_two_nodes_train_the_bytes_of_one(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]) -> None:
+    untrained.bench.overlays = (*untrained.bench.overlays, "tests/slurm/two-nodes.yaml")
+    untrained.nodes = 2
+    run = untrained.run("train")
+    assert run.code == 0, untrained.report()
+    (job,) = untrained.jobs("train_model", "COMPLETED")
+    told = untrained.cluster.call("sacct", "-X", "-n", "-P", "-j", job, "-o", "NNodes,AllocTRES")
+    assert told.startswith("2|") and "gres/gpu=4" in told, told
+    assert weights(untrained.bench) == weights(quiet.bench)
+    facts = facts_of_training(untrained.bench)
+    assert (facts["nodes"], facts["world_size"]) == (2, 2)
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("profile", "nodes"), [("slurm-a40", 1), ("slurm-h100", 2)])
+def test_both_profiles_run_the_whole_recipe(
+    cluster: Cluster, tmp_path: Path, built: Bench, measured: dict[str, float], profile: str, nodes: int
+) -> None:
+    """Two ranks a node on one node and on two; the reference has as many ranks on this machine, without Slurm."""
+    bench = fresh(tmp_path / "atelier")
+    bench.overlays = ("tests/slurm/two-by-two.yaml",) if nodes == 2 else ()
+    slurm = SlurmBench(bench, cluster, profile=profile, nodes=nodes)
+    run = slurm.run(timeout=900)
+    assert run.code == 0, slurm.report()
+    states = {line.split("|")[1] for line in cluster.jobs("%Z|%T") if Path(line.split("|")[0]) == bench.folder}
+    assert states == {"COMPLETED"}
+    reference = built
+    if nodes == 2:
+        reference = fresh(tmp_path / "reference")
+        reference.overlays = ("tests/slurm/four-ranks.yaml",)
+        assert reference.run("train").code == 0
+    assert weights(bench) == weights(reference)
+    assert facts_of_training(bench)["world_size"] == 2 * nodes
+    if nodes == 1:
+        assert bench.sums() == reference.sums()
+
+
+@pytest.mark.matrix
+def test_efficiency_from_slurms_accounting(quiet: SlurmBench) -> None:
+    """`make efficiency` after a run: what each job asked for and used, by Slurm where it knows the job."""
+    arguments = ["-m", "scripts.report", "efficiency", quiet.bench.recipe, *quiet.bench.overlays]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=quiet.bench.folder,
+        env=quiet.bench.environment(**quiet.cluster.environment(), PYTHONPATH=str(quiet.bench.folder)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    (train,) = [line for line in lines if line.startswith("train sapling")]
+    assert " slurm " in train, "Slurm's accounting knows the job"
+    local = [line for line in lines if line.startswith(("download", "report"))]
+    assert local and all(" records" in line for line in local)
+
+
+def test_overhead_of_a_job(quiet: SlurmBench, measured: dict[str, float]) -> None:
+    """Slurm's time of each job without the work in it: two starts of Snakemake. Printed, not judged."""
+    found = []
+    for path in quiet.bench.folder.glob("results/tiny/*/**/provenance.json"):
+        facts = json.loads(path.read_text())
+        job = str(facts["slurm_job_id"])
+        if job:
+            elapsed = quiet.cluster.call("sacct", "-X", "-n", "-P", "-j", job, "-o", "ElapsedRaw")
+            found.append(int(elapsed) - float(facts["seconds"]))
+    assert found and min(found) > 0
+    measured.update(least=min(found), middle=sorted(found)[len(found) // 2], most=max(found))
