@@ -56,7 +56,10 @@ def takes(graph: Graph, asked: Mapping[Artifact, Asked], gpu_models: Mapping[str
 
 def _take(graph: Graph, artifact: Artifact, asked: Asked, gpu: Gpu | None, results: Path) -> Take:
     spec, shape = graph.jobs[artifact].spec, _shape(graph, artifact, results)
-    limit = asked["gpu"] * asked["runtime"] / 60
+    gpus = asked["gpu"]
+    if isinstance(spec, TrainSpec) and spec.launch.device == "cuda":
+        gpus = spec.launch.processes  # a profile may count them otherwise: `gpu=1` is one job at a time
+    limit = gpus * asked["runtime"] / 60
     hours, at_most, peak, disk = limit, limit > 0, None, _disk(graph, artifact, shape)
     if isinstance(spec, TrainSpec) and shape is not None:
         figures = _training(graph, spec, shape, gpu)
@@ -64,9 +67,9 @@ def _take(graph: Graph, artifact: Artifact, asked: Asked, gpu: Gpu | None, resul
         if spec.launch.device == "cuda":
             peak = figures.peak_bytes
             hours, at_most = (limit, True) if figures.gpu_hours is None else (figures.gpu_hours, False)
-    if isinstance(spec, BenchmarkSpec) and asked["gpu"] and shape is not None:
+    if isinstance(spec, BenchmarkSpec) and gpus and shape is not None:
         peak = shape.params * _BYTES[spec.dtype]
-    return Take(artifact, asked["gpu"], hours, at_most, peak, asked["mem_mb"], disk)
+    return Take(artifact, gpus, hours, at_most, peak, asked["mem_mb"], disk)
 
 
 def _training(graph: Graph, spec: TrainSpec, shape: ModelShape, gpu: Gpu | None) -> PlanFigures:
