@@ -10,6 +10,14 @@ import psutil
 
 _OURS = re.compile(r"(^|/)snakemake($|\s)|-m\s+scripts\.\w+|scripts\.train\.worker")
 
+_PATIENCE_S = 30
+_NO_CLUSTER = "Could not establish a configuration source"
+"""What squeue says on a machine that has it, but belongs to no cluster."""
+
+
+class SlurmSilentError(Exception):
+    """Slurm is there, but does not answer."""
+
 
 def live_processes(directory: Path) -> list[str]:
     """Return `pid command` of each process of this user that works on the workflow in `directory`."""
@@ -25,14 +33,26 @@ def live_processes(directory: Path) -> list[str]:
 
 
 def live_slurm_jobs(directory: Path) -> list[str]:
-    """Return `job state name` of each Slurm job of this user whose working directory is `directory`."""
+    """Return `job state name` of each Slurm job of this user whose working directory is `directory`.
+
+    Raises:
+        SlurmSilentError: there is a cluster, but it does not say.
+    """
     if shutil.which("squeue") is None:
         return []
-    listing = subprocess.run(
-        ["squeue", "--me", "-h", "-o", "%i|%T|%Z|%k"], capture_output=True, text=True, timeout=30, check=False
-    )
+    command = ["squeue", "--me", "-h", "-o", "%i|%T|%Z|%k"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise SlurmSilentError(f"no answer within {_PATIENCE_S} s") from None
+    if listing.returncode:
+        if _NO_CLUSTER in listing.stderr:
+            return []
+        raise SlurmSilentError(listing.stderr.strip() or f"exit status {listing.returncode}")
     rows = [line.split("|", 3) for line in listing.stdout.splitlines() if line.count("|") >= 3]
-    return [f"{job} {state} {comment}" for job, state, folder, comment in rows if Path(folder) == directory]
+    # Slurm keeps the path as it was typed at submission, perhaps through a link.
+    same = directory.resolve()
+    return [f"{job} {state} {comment}" for job, state, folder, comment in rows if Path(folder).resolve() == same]
 
 
 def guard(directory: Path) -> list[str]:
@@ -44,7 +64,11 @@ def guard(directory: Path) -> list[str]:
         pids = " ".join(line.split()[0] for line in processes)
         listed = "\n  ".join(processes)
         messages.append(f"these processes still work in {directory}:\n  {listed}\nwait for them, or: kill {pids}")
-    jobs = live_slurm_jobs(directory)
+    try:
+        jobs = live_slurm_jobs(directory)
+    except SlurmSilentError as error:
+        text = f"whether Slurm jobs still work in {directory} can't be told, squeue failed: {error}"
+        return [*messages, f"{text}\ntry again when Slurm answers"]
     if jobs:
         ids = " ".join(line.split()[0] for line in jobs)
         listed = "\n  ".join(jobs)
