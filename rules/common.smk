@@ -11,6 +11,7 @@ from scripts.recipe.base import canonical_json
 from scripts.recipe.cutoff import repair_early_cutoff
 from scripts.recipe.graph import Graph, artifact_path
 from scripts.recipe.load import load_recipe
+from scripts.recipe.polling import limit_pauses
 from scripts.recipe.problems import RecipeError
 from scripts.recipe.resources import job_resources, node_resources
 
@@ -171,3 +172,4 @@ def print_costs():
 
 
 repair_early_cutoff()
+limit_pauses()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.recipe.polling import LONGEST_PAUSE_S, limit_pauses
 from tests.conftest import ROOT
 from tests.pipeline.bench import Bench
 from tests.unit.test_train_resources import graph, needs_of, sbatch_line
@@ -57,6 +58,18 @@ def test_every_line_of_the_block_reaches_sbatch(profile: str, tmp_path: Path) ->
     for option in ("--qos=normal", "-C infiniband", "-t 1440", "--mem 480000", f"--gpus={resources['gpu_model']}:8"):
         assert option in line, line
     assert resources["slurm_account"] == "my-project", "the plugin itself looks up partition and account"
+
+
+def test_no_plugin_pauses_longer_than_it_may() -> None:
+    """The Slurm plugin's own pauses grow to 180 s."""
+    from snakemake_executor_plugin_slurm import Executor
+
+    limit_pauses()
+    limit_pauses()
+    executor: Any = Executor.__new__(Executor)
+    for seconds, wanted in ((2, 2), (30, 30), (180, LONGEST_PAUSE_S)):
+        executor.next_seconds_between_status_checks = seconds
+        assert executor.next_seconds_between_status_checks == wanted
 
 
 def dry_run(folder: Path, *arguments: str) -> str:
