@@ -16,7 +16,7 @@ checkpoint build_blind_test:
         runtime=resource_of("blind", "runtime"),
     params:
         spec=spec_of("blind"),
-        code=stage_code("blind"),
+        code=code_of("blind"),
         lock=stage_lock("blind"),
     message:
         "blind test of {GRAPH.recipe.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
