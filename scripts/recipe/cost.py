@@ -91,10 +91,12 @@ def table(found: Sequence[Take], price: float | None) -> list[str]:
         figures = (hours, gpu, f"{take.memory_mb / 1000:.0f}", _figure(take.disk_bytes, 1e9, 1), cost)
         rows.append((" ".join(take.artifact).strip(), str(take.gpus or "-"), *figures))
     hours_sum = sum(take.gpu_hours or 0 for take in found)
-    loose = any(take.at_most for take in found)
+    any_gpu, loose = any(take.gpus for take in found), any(take.at_most for take in found)
     disk = sum(take.disk_bytes or 0 for take in found)
-    total = _hours(hours_sum * price, loose) if price is not None else "-"
-    rows.append((f"total of {len(found)} jobs", "", _hours(hours_sum, loose), "", "", _figure(disk, 1e9, 1), total))
+    hours, total = _hours(hours_sum, loose) if any_gpu else "-", "-"
+    if any_gpu and price is not None:
+        total = _hours(hours_sum * price, loose)
+    rows.append((f"total of {len(found)} jobs", "", hours, "", "", _figure(disk, 1e9, 1), total))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))).rstrip()

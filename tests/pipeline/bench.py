@@ -83,7 +83,7 @@ class Bench:
         kept = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "OMP_NUM_THREADS"}}
         return {**kept, **extra}
 
-    def run(self, *args: str, cores: int = 2, timeout: int = 600, umask: int = -1, **env: str) -> Run:
+    def run(self, *args: str, cores: int = 2, timeout: int = 1800, umask: int = -1, **env: str) -> Run:
         """Run Snakemake to its end (umask -1: the one of this process)."""
         command = self.command(*args, cores=cores)
         done = subprocess.run(

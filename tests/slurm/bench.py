@@ -76,7 +76,7 @@ class SlurmBench:
         """What the last `snakemake` printed."""
         return self.bench.folder / "snakemake.out"
 
-    def finish(self, process: subprocess.Popen[str], timeout: float = 300) -> Run:
+    def finish(self, process: subprocess.Popen[str], timeout: float = 900) -> Run:
         """Wait for a started run; kill it after `timeout` seconds."""
         try:
             code = process.wait(timeout)
@@ -86,11 +86,11 @@ class SlurmBench:
             raise AssertionError(f"snakemake ran for {timeout} s\n{self.report()}") from None
         return Run(code, self.output.read_text())
 
-    def run(self, *targets: str, timeout: float = 300) -> Run:
+    def run(self, *targets: str, timeout: float = 900) -> Run:
         """Run to the end."""
         return self.finish(self.start(*targets), timeout)
 
-    def wait_for(self, what: str, ready: Callable[[], object], timeout: float = 120) -> None:
+    def wait_for(self, what: str, ready: Callable[[], object], timeout: float = 300) -> None:
         """Wait until `ready()` is true."""
         stop = time.monotonic() + timeout
         while not ready():

@@ -71,7 +71,7 @@ def quiet(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> SlurmBe
     bench.overlays = (LONG,)
     slurm = SlurmBench(bench, cluster)
     begun = time.monotonic()
-    run = slurm.run(timeout=900)
+    run = slurm.run(timeout=1800)
     assert run.code == 0, slurm.report()
     MEASURED["quiet run of the whole recipe"] = {"whole": time.monotonic() - begun}
     return slurm

@@ -61,7 +61,7 @@ def test_both_profiles_run_the_whole_recipe(
     bench = fresh(tmp_path / "atelier")
     bench.overlays = ("tests/slurm/two-by-two.yaml",) if nodes == 2 else ()
     slurm = SlurmBench(bench, cluster, profile=profile, nodes=nodes)
-    run = slurm.run(timeout=900)
+    run = slurm.run(timeout=1800)
     assert run.code == 0, slurm.report()
     states = {line.split("|")[1] for line in cluster.jobs("%Z|%T") if Path(line.split("|")[0]) == bench.folder}
     assert states == {"COMPLETED"}
