@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.artifact.stage import Job, StageError
@@ -17,6 +18,8 @@ from scripts.benchmark.heldout import Row, bits_per_byte, bootstrap_intervals
 from scripts.benchmark.replies import Dialogue, Reply, distinct, loops, measure
 from scripts.benchmark.work import prepare
 from scripts.recipe.benchmark import BenchmarkSpec, Task
+from scripts.recipe.models import Suite
+from tests.conftest import ROOT
 from tests.unit.benchmark_tiny_model import write_model
 
 TASKS = {
@@ -27,6 +30,16 @@ TASKS = {
     "held": Task(format="extraction", limit=2),
     "bits": Task(format="bits_per_byte"),
 }
+
+
+def test_the_demo_has_all_role_play_measures_in_small() -> None:
+    whole, demo = (
+        Suite.model_validate(yaml.safe_load((ROOT / f"config/suites/{name}.yaml").read_text())).tasks
+        for name in ("role-play", "demo")
+    )
+    for name, task in whole.items():
+        smaller = {key: getattr(demo[name], key) for key in ("limit", "turns", "max_new_tokens")}
+        assert demo[name] == task.model_copy(update=smaller), name
 
 
 def conversation(n: int, source: str) -> dict[str, object]:
