@@ -1,8 +1,8 @@
 """`python -m tests.bench bench_scorer`: items a second beside lm-eval's HFLM, same model, items, precision, threads.
 
 Each leg runs in its own process, one thread, the two in turns; the model is a random Llama (4 layers, 384 wide) with
-the Llama-2 tokenizer of ATELIER_REAL_DATA. `gpu` as argument runs a 7B-shaped model in bfloat16 on the GPU instead, and
-`gpu toy` the same legs in small on the CPU, so that they can be tested anywhere.
+the Llama-2 tokenizer of ATELIER_REAL_DATA. `precision` says how far both are from float64. `gpu` runs a 7B-shaped model
+in bfloat16 on the GPU instead, and `gpu toy` the same legs in small on the CPU, so that they can be tested anywhere.
 """
 
 import json
@@ -125,6 +125,51 @@ def compare(shape: str, dtype: str, items: dict[str, int]) -> dict[str, dict[str
     return rows
 
 
+def precision(items: int = 2) -> None:
+    """Print the largest difference, in nats, between ours, HFLM and float64, for two sizes of the head's weights."""
+    import torch
+    from lm_eval.models.huggingface import HFLM
+
+    from scripts.benchmark.model import Model
+
+    torch.set_num_threads(1)
+    settings = {"backend": "causal", "device": "cpu", "dtype": "float32", "softmax_dtype": "float32"}
+    settings |= {"batch_size": BATCH, "max_length": 4096, "add_bos_token": True}
+    print("task    head   nats          ours - HFLM   ours - float64   HFLM - float64")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        write_model(folder, "small", "float32")
+        for task in ("arc", "sat_en"):
+            prompts: Prompts = getattr(benchmark_prompts, task)(items)
+            for scale in (1, 4):
+                found = {}
+                for name, made, dtype in (
+                    ("ours", Model, "float32"),
+                    ("HFLM", HFLM, "float32"),
+                    ("64", HFLM, "float64"),
+                ):
+                    model = made(pretrained=str(folder), **{**settings, "dtype": dtype, "softmax_dtype": dtype})
+                    model.model.get_output_embeddings().weight.data.mul_(scale)
+                    found[name] = _likelihoods(model, prompts)
+                gaps = [
+                    max(abs(a - b) for a, b in zip(found[one], found[other], strict=True))
+                    for one, other in (("ours", "HFLM"), ("ours", "64"), ("HFLM", "64"))
+                ]
+                nats = f"{-max(found['64']):.0f} to {-min(found['64']):.0f}"
+                print(f"{task:7} x{scale}   {nats:11} {gaps[0]:13.1e} {gaps[1]:16.1e} {gaps[2]:16.1e}", flush=True)
+
+
+def _likelihoods(model: Any, prompts: Prompts) -> list[float]:
+    from lm_eval.api.instance import Instance
+
+    asked = [
+        Instance("loglikelihood", {}, pair, n, ("precision", number, 1))
+        for number, item in enumerate(prompts)
+        for n, pair in enumerate(item)
+    ]
+    return [ll for ll, _ in model.loglikelihood(asked, disable_tqdm=True)]
+
+
 def main(arguments: list[str]) -> None:
     """Run the legs named on the command line."""
     if arguments[:1] == ["leg"]:
@@ -134,6 +179,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"{REAL}: holds no llama2_tokenizer.model; set ATELIER_REAL_DATA")
     if arguments == ["gpu", "toy"]:
         compare("toy", "float32", dict.fromkeys(GPU_ITEMS, 2))
+    elif arguments == ["precision"]:
+        precision()
     elif arguments == ["gpu"]:
         import torch
 
