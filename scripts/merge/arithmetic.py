@@ -1,4 +1,4 @@
-"""The blend itself, block by block, and the sums behind the distance figures.
+"""The blend itself, chunk by chunk, and the sums behind the distance figures.
 
 Arithmetic of the original script: both inputs in fp32, r and 1 - r each rounded to fp32, two products, a sum (no
 fused multiply-add), one rounding to the output type.
@@ -10,21 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.artifact.stage import StageError
-from scripts.merge.kernel import (
-    LANES,
-    Floats,
-    Halves,
-    Words,
-    add_squares,
-    blend,
-    round_bf16,
-    round_f16,
-    widen_bf16,
-    widen_f16,
-)
+from scripts.merge.kernel import LANES, Floats, Halves, Words, chunk_kernel, to_floats
 
-BLOCK = 1 << 16
-"""Elements blended at once: three fp32 rows of it (0.8 MB) stay in the L2 cache, and calls cost little beside it."""
 ROWS = ("cc", "aa", "bb", "ca", "cb")
 """Sums kept for each tensor: squares of output, first, second, output - first, output - second."""
 
@@ -76,9 +63,9 @@ class Part:
 
 @dataclass
 class Scratch:
-    """Buffers of one worker, reused for every block: fresh memory costs a page fault each 4 KiB."""
+    """Buffers of one worker: three lines of elements, and the fp32 sums of a block."""
 
-    rows: Floats = field(default_factory=lambda: np.zeros((3, BLOCK), np.float32))
+    lines: Floats = field(default_factory=lambda: np.zeros((3, LANES), np.float32))
     sums: Floats = field(default_factory=lambda: np.zeros((len(ROWS), LANES), np.float32))
 
 
@@ -88,25 +75,6 @@ class Values:
 
     dtype: str
     words: Halves | Words
-
-    def floats(self, span: slice, room: Floats) -> Floats:
-        """Return elements as fp32, in `room` unless they lie there as such already."""
-        part = self.words[span]
-        if self.dtype == "F32":
-            return part.view(np.float32)
-        widen = widen_bf16 if self.dtype == "BF16" else widen_f16
-        widen(part, room[: len(part)].view(np.uint32))  # type: ignore[arg-type]
-        return room[: len(part)]
-
-    def fill(self, span: slice, exact: Floats) -> int:
-        """Round fp32 values into elements and return how many became 0 that were not."""
-        part = self.words[span]
-        if self.dtype == "F32":
-            part[...] = exact.view(np.uint32)
-            return 0
-        narrow = round_bf16 if self.dtype == "BF16" else round_f16
-        zeros = narrow(exact.view(np.uint32), part)  # type: ignore[arg-type]
-        return zeros - (exact.size - int(np.count_nonzero(exact))) if zeros else 0
 
 
 @dataclass(frozen=True)
@@ -128,38 +96,25 @@ def blend_chunk(chunk: Chunk, recipe: Recipe, scratch: Scratch) -> Part:
         StageError: NaN or infinity in an input that reaches the output, with tensor, model and index.
     """
     part = Part(np.zeros((len(ROWS), LANES)), chunk.second is not None)
-    size = len(chunk.first.words)
-    for start in range(0, size, BLOCK):
-        _blend_block(chunk, slice(start, min(start + BLOCK, size)), recipe, scratch, part)
-    if chunk.second is None:
-        part.sums[ROWS.index("cb")] = 0.0
+    second = chunk.second or chunk.first
+    kernel = chunk_kernel(chunk.first.dtype, second.dtype, chunk.out.dtype)
+    steps = np.array(recipe.steps, np.float32).reshape(-1, 2)
+    words = (chunk.first.words, second.words, chunk.out.words)
+    part.flushed = kernel(*words, part.paired, recipe.from_second, steps, scratch.lines, scratch.sums, part.sums)
+    if not part.paired:
+        part.sums[[ROWS.index("bb"), ROWS.index("cb")]] = 0.0
     if not np.isfinite(part.sums).all():
         _explain(chunk, recipe, part)
     return part
 
 
-def _blend_block(chunk: Chunk, span: slice, recipe: Recipe, scratch: Scratch, part: Part) -> None:
-    a = chunk.first.floats(span, scratch.rows[0])
-    if chunk.second is None:
-        b = scratch.rows[1, : len(a)]
-        b[...] = 0.0
-    else:
-        b = chunk.second.floats(span, scratch.rows[1])
-    exact, room = (b if recipe.from_second and chunk.second is not None else a), scratch.rows[2, : len(a)]
-    for own, share in recipe.steps if chunk.second is not None else ():
-        blend(exact, b, own, share, room)
-        exact = room
-    # Without a step this is a copy: each format's own values go to fp32 and back without a change.
-    part.flushed += chunk.out.fill(span, exact)
-    scratch.sums[...] = 0.0
-    add_squares(chunk.out.floats(span, scratch.rows[2]), a, b, scratch.sums)
-    part.sums += scratch.sums
-
-
 def _explain(chunk: Chunk, recipe: Recipe, part: Part) -> None:
     """A sum is not finite: name the bad input, or count what overflowed and sum again in float64."""
     size = len(chunk.first.words)
-    c, a, b = (_whole(values, size) for values in (chunk.out, chunk.first, chunk.second))
+    c, a, b = (
+        np.zeros(size, np.float32) if values is None else to_floats(values.dtype, values.words)
+        for values in (chunk.out, chunk.first, chunk.second)
+    )
     for label, used, values in (
         ("first", recipe.uses_first or chunk.second is None, a),
         ("second", recipe.uses_second, b),
@@ -180,8 +135,3 @@ def _explain(chunk: Chunk, recipe: Recipe, part: Part) -> None:
             squares = np.zeros(-(-size // LANES) * LANES)
             squares[:size] = values64 * values64
             part.sums[row] = np.add.reduce(squares.reshape(-1, LANES), axis=0)
-
-
-def _whole(values: Values | None, size: int) -> Floats:
-    room = np.zeros(size, np.float32)
-    return room if values is None else values.floats(slice(None), room)

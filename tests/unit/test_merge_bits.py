@@ -18,8 +18,7 @@ from safetensors import safe_open
 from scripts.artifact.digest import sha256_file
 from scripts.artifact.tensors import digest_safetensors
 from scripts.merge import chunks
-from scripts.merge.arithmetic import BLOCK
-from scripts.merge.kernel import LANES
+from scripts.merge.kernel import BLOCK, LANES
 from scripts.merge.ratios import gradient
 from tests.unit import merge_toy as toys
 

@@ -1,19 +1,28 @@
 """The compiled loops of the merge: bit for bit what torch and numpy give, whatever the processor's vector width."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numba import njit
 from numpy.typing import NDArray
 
 from scripts.merge import kernel
-from scripts.merge.arithmetic import BLOCK, Values
+from scripts.merge.arithmetic import Chunk, Recipe, Scratch, Values, blend_chunk
+from scripts.merge.kernel import BLOCK, LANES
+
+
+def _callable(part: Any) -> Any:
+    """Compile a part of the kernel so that Python can call it."""
+    return njit(part.py_func)
+
 
 Narrow = Callable[[NDArray[np.uint32], NDArray[np.uint16]], int]
 _FORMATS = [
-    (kernel.widen_bf16, kernel.round_bf16, torch.bfloat16),
-    (kernel.widen_f16, kernel.round_f16, torch.float16),
+    (_callable(kernel.widen_bf16), _callable(kernel.round_bf16), torch.bfloat16),
+    (_callable(kernel.widen_f16), _callable(kernel.round_f16), torch.float16),
 ]
 
 
@@ -58,30 +67,52 @@ def test_rounding_is_torchs(narrow: Narrow, dtype: torch.dtype) -> None:
 def test_a_blend_is_two_products_and_a_sum() -> None:
     """Not fused: with a fused multiply-add a fifth of the values would have another last bit."""
     a, b = np.random.default_rng(0).standard_normal((2, BLOCK), np.float32)
-    own, share, out = np.float32(0.7), np.float32(0.3), np.empty(BLOCK, np.float32)
-    kernel.blend(a, b, own, share, out)
+    a[:3] = b[:3] = 0.0
+    own, share, out = np.float32(0.7), np.float32(0.3), a.copy()
+    assert _callable(kernel.blend)(out, b, own, share) == 3
     assert np.array_equal(out, a * own + b * share)
-    kernel.blend(out, b, own, share, out)
-    assert np.array_equal(out, (a * own + b * share) * own + b * share)
 
 
-@pytest.mark.parametrize("count", [BLOCK, 64 * kernel.LANES, 3 * kernel.LANES + 5, 7])
-def test_squares_are_added_line_by_line(count: int) -> None:
+def _chunk(first: NDArray[np.float32], second: NDArray[np.float32] | None, dtype: str = "F32") -> Chunk:
+    words = np.zeros(len(first), np.uint32) if dtype == "F32" else np.zeros(len(first), np.uint16)
+    two = None if second is None else Values("F32", second.view(np.uint32))
+    return Chunk("x", 0, Values("F32", first.view(np.uint32)), two, Values(dtype, words))
+
+
+@pytest.mark.parametrize("count", [2 * BLOCK + 3 * LANES + 5, 7])
+@pytest.mark.parametrize("paired", [True, False])
+def test_squares_are_added_line_by_line(count: int, paired: bool) -> None:
     """The figures' determinism rests on this: never pairwise, never fused, never in the order of a vector width."""
-    c, a, b = np.random.default_rng(0).standard_normal((3, count), np.float32)
-    sums = np.zeros((5, kernel.LANES), np.float32)
-    kernel.add_squares(c, a, b, sums)
-    for found, values in zip(sums, (c, a, b, c - a, c - b), strict=True):
-        by_hand = np.zeros(kernel.LANES, np.float32)
-        for start in range(0, count, kernel.LANES):
-            line = values[start : start + kernel.LANES]
-            by_hand[: len(line)] += line * line
+    a, b = np.random.default_rng(0).standard_normal((2, count), np.float32)
+    scratch = Scratch()
+    scratch.lines[:] = 7.0  # what an earlier chunk left behind
+    part = blend_chunk(chunk := _chunk(a, b if paired else None), Recipe.of((0.3,)), scratch)
+    c = chunk.out.words.view(np.float32)
+    assert np.array_equal(c, a * np.float32(0.7) + b * np.float32(0.3) if paired else a)
+    b = b if paired else c  # without a second model the sums that need it are 0
+    for found, values in zip(part.sums, (c, a, b if paired else b * 0, c - a, c - b), strict=True):
+        by_hand = np.zeros(LANES)
+        for block in range(0, count, BLOCK):
+            sums = np.zeros(LANES, np.float32)
+            for start in range(block, min(block + BLOCK, count), LANES):
+                line = values[start : min(start + LANES, count)]
+                sums[: len(line)] += line * line
+            by_hand += sums
         assert np.array_equal(found, by_hand)
 
 
-@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-def test_values_that_became_0_are_counted_but_not_those_that_were(dtype: str) -> None:
-    exact = np.array([0.0, -0.0, 1e-44, -1e-44, 1.0], np.float32)
-    values = Values(dtype, np.zeros(5, np.uint32) if dtype == "F32" else np.zeros(5, np.uint16))
-    assert values.fill(slice(None), exact) == (0 if dtype == "F32" else 2)
-    assert values.floats(slice(None), np.empty(5, np.float32))[4] == 1.0
+@pytest.mark.parametrize(("dtype", "flushed"), [("F32", 0), ("F16", 3), ("BF16", 2)])
+def test_values_that_became_0_are_counted_but_not_those_that_were(dtype: str, flushed: int) -> None:
+    exact = np.array([0.0, -0.0, 1e-44, -1e-44, 1e-9, 1.0], np.float32)
+    chunk = _chunk(exact, exact, dtype)
+    assert blend_chunk(chunk, Recipe.of((0.0,)), Scratch()).flushed == flushed
+    back = kernel.to_floats(dtype, chunk.out.words)
+    assert np.signbit(back).tolist() == [False, True, False, True, False, False]
+    assert back[5] == 1.0
+
+
+def test_all_values_of_both_halves_as_an_error_shows_them() -> None:
+    halves = np.arange(1 << 16, dtype=np.uint16)
+    for dtype, wide in (("BF16", torch.bfloat16), ("F16", torch.float16)):
+        wanted = torch.from_numpy(halves.view(np.int16)).view(wide).float().numpy()
+        assert np.array_equal(kernel.to_floats(dtype, halves), wanted, equal_nan=True)
