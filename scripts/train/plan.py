@@ -12,7 +12,7 @@ import numpy as np
 
 from scripts.artifact.code import ROOT
 from scripts.artifact.stage import StageError
-from scripts.recipe.estimate import ASSUMED_MFU, GIB, Assumptions, PlanFigures, Workload, plan_figures
+from scripts.recipe.estimate import ASSUMED_MFU, GIB, Assumptions, PlanFigures, Workload, closed_form_peak, plan_figures
 from scripts.recipe.fits import fits, nearest_fits
 from scripts.recipe.gpus import GPUS, RESERVE_GIB, Gpu, gpu_named
 from scripts.recipe.load import Loaded, load_recipe
@@ -187,6 +187,8 @@ def as_text(plan: Plan, mfu: float) -> str:
     ]
     if memory["host_bytes"]:
         lines.append(f"  {'host':<12}{any_figures.host_bytes / unit:8.2f}   a node, for offloaded state")
+    if train.launch.device == "cuda":
+        lines += ["", *_other_settings(plan.shape, train)]
     lines += ["", *_table(plan)]
     lines += [
         f"  checkpoint {any_figures.checkpoint_bytes / 1e9:,.1f} GB, disk {any_figures.disk_bytes / 1e9:,.0f} GB "
@@ -208,6 +210,19 @@ def _table(plan: Plan) -> list[str]:
         size, fit = (f"{gpu.memory_gib:g}", "yes" if fits(f.peak_bytes, gpu) else "NO") if gpu else ("-", "-")
         cells = (_cell(f.step_s, 9, 2), _cell(f.steps, 8, 0), _cell(hours, 8, 1), _cell(f.gpu_hours, 11, 0))
         lines.append(f"  {name:<10}{size:>7}{fit:>6}{''.join(cells)}{_cell(f.energy_kwh, 8, 0)}{_cell(f.cost, 10, 0)}")
+    return lines
+
+
+def _other_settings(shape: ModelShape, train: TrainModel) -> list[str]:
+    """Return the peak with and without checkpointing and offloading: by closed form, so that it costs no time."""
+    lines = [f"{'peak by closed form (GiB, within a tenth)':<40}{'offload off':>12}{'offload on':>12}"]
+    for checkpointing in (True, False):
+        cells = ""
+        for offload in (False, True):
+            changed = {"gradient_checkpointing": checkpointing, "fsdp_offload_params": offload}
+            numerics = train.numerics.model_copy(update=changed)
+            cells += f"{closed_form_peak(shape, train.pack, numerics, train.launch.processes) / GIB:12.1f}"
+        lines.append(f"{'  checkpointing ' + _on(checkpointing):<40}{cells}")
     return lines
 
 
