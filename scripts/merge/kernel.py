@@ -177,7 +177,17 @@ def _make(
     widen_c: Callable[..., object],
     round_c: Callable[..., int],
 ) -> Kernel:
-    def run(first, second, out, paired, from_second, steps, lines, partial, sums):  # type: ignore[no-untyped-def]
+    def run(
+        first: Any,
+        second: Any,
+        out: Any,
+        paired: bool,
+        from_second: bool,
+        steps: Floats,
+        lines: Floats,
+        partial: Floats,
+        sums: NDArray[np.float64],
+    ) -> int:  # pragma: no cover - compiled
         flushed, words = 0, lines.view(np.uint32)
         for start in range(0, len(out), LANES):
             stop = min(start + LANES, len(out))
