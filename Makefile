@@ -24,7 +24,7 @@ SHELL := /bin/bash
 NOISE := ^(DAG of jobs|Select jobs|Execute [0-9]|Updating checkpoint|Building DAG|Finished jobid|Using shell|Provided cores|Rules claiming|Job stats|\[[A-Z]|Reason:|Config |host: |Complete log|Elapsed|Assuming unr|Singularity|$$)
 PROGRESS := { grep --line-buffered -vE '$(NOISE)' || true; }
 
-.PHONY: demo test install watch verify lock locks audit resume soak processors efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu real clean-results help
+.PHONY: demo test install watch verify lock locks audit resume soak processors efficiency slurm-up slurm-test slurm-down rulegraph lint bench bench-gpu fuzz real clean-results help
 
 help:  ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -90,6 +90,8 @@ soak: install  ## break the demo and the tiny recipe at random points, for hours
 
 processors: install  ## train as an Intel Haswell and as an AMD EPYC (needs qemu-user; 3 CPU minutes)
 	ATELIER_PROCESSORS=1 $(BIN)/python -m pytest -rs tests/processors
+fuzz: install  ## 20,000 malformed rows for each adapter of the clean stage
+	ATELIER_FUZZ_ROWS=20000 $(BIN)/python -m pytest -n $(CORES) -k at_length tests/unit/test_clean_fuzz.py
 
 efficiency: install  ## what the jobs of RECIPE asked for and what they used
 	@$(BIN)/python -m scripts.report efficiency $(RECIPE)
