@@ -58,7 +58,7 @@ def _scan(
     """Write the members among the runs of `size` words, and where they begin; return how many there are."""
     runs = grams(words, size, keys)
     # Without a branch in the loop the processor has many of these reads, far from its cache, under way at a time.
-    maybe = 0
+    maybe = np.int64(0)
     for i in range(runs):
         word = bits[keys[i] >> shift]
         at[maybe] = i
