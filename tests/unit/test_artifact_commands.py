@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,3 +172,16 @@ def test_two_locks_of_different_order_and_a_lock_of_nothing(results: Path, tmp_p
     (tmp_path / "other.lock").write_text("".join(text[:-1]))
     code, said = run("compare", results, tmp_path / "other.lock")
     assert code == 1 and "not in the lock" in said
+
+
+def test_every_test_that_the_table_of_gaps_names_exists() -> None:
+    text = (ROOT / "docs" / "provenance.md").read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| [TKESC]\d", line)]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        *("T2", "T3", "T4", "T5", "T6", "T6c", "T9", "K1", "K2", "K3", "E1", "S1", "S2", "S3", "C1", "C2")
+    ]
+    for row in rows:
+        named = re.findall(r"`(\w+/\w+\.py)::(\w+)`", row)
+        assert named, row
+        for path, name in named:
+            assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"
