@@ -86,7 +86,7 @@ bench: install  ## speed, as ratios beside a peer in the same run
 soak: install  ## break the demo and the tiny recipe at random points, for hours (docs/reliability.md)
 	$(BIN)/python -m tests.faults.soak --recipe tests/recipes/tiny.yaml --points $(POINTS) --folder $(SOAK)/tiny
 	$(BIN)/python -m tests.faults.soak --recipe config/demo.yaml --points $(POINTS) --folder $(SOAK)/demo
-	ATELIER_SOAK=1 $(BIN)/python -m pytest -rs tests/faults
+	ATELIER_SOAK=1 $(BIN)/python -m pytest -rs tests/faults tests/security
 
 processors: install  ## train as an Intel Haswell and as an AMD EPYC (needs qemu-user; 3 CPU minutes)
 	ATELIER_PROCESSORS=1 $(BIN)/python -m pytest -rs tests/processors

@@ -47,6 +47,10 @@ def recipe_files():
 
 def load_graph():
     """Return all jobs of the recipe given by --configfile (default: the demo)."""
+    if {"{", "}"} & set(str(ROOT)):
+        raise WorkflowError(
+            f"{ROOT}: Snakemake takes braces in a folder's name for wildcards; move the checkout to one without"
+        )
     overrides = {
         key: value
         for key, value in workflow.config_settings.config.items()

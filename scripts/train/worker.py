@@ -41,20 +41,28 @@ def main(path: Path) -> int:
         print(f"train: {error}", file=sys.stderr, flush=True)
     except CollectiveError as error:
         # All ranks are here, so all can end in order and the message stays the last word.
-        write_atomic(task.work / FAILURE, str(error))
+        _tell(task, str(error))
     except WorkFolderHeldError as error:
         # Not into the folder: its holder's door would take the message for its own.
         print(f"train: {error}", file=sys.stderr, flush=True)
         return 1
     except torch.OutOfMemoryError as error:
-        write_atomic(task.work / FAILURE, out_of_memory_text(task, error))
+        _tell(task, out_of_memory_text(task, error))
         return 1
     except (StageError, OSError) as error:
         # This rank is alone with its trouble: a status other than 0 makes the launcher end the others.
-        write_atomic(task.work / FAILURE, str(error))
+        _tell(task, str(error))
         return 1
     torch.distributed.destroy_process_group()
     return 0
+
+
+def _tell(task: Task, text: str) -> None:
+    """Leave the door the reason of a failure; where even that finds no room, the log alone has it."""
+    try:
+        write_atomic(task.work / FAILURE, text)
+    except OSError as error:
+        print(f"train: {text}; {FAILURE}: {error}", file=sys.stderr, flush=True)
 
 
 def train(task: Task) -> None:

@@ -5,10 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from scripts.artifact.digest import FACTS
 from scripts.artifact.record import read_record
 from scripts.recipe.base import STAGES
 from tests.pipeline.bench import Bench
+
+in_soak = pytest.mark.skipif(not os.environ.get("ATELIER_SOAK"), reason="takes long: make soak")
+"""Marks cases that `make test` leaves to `make soak`: it has five minutes for all of tests/faults."""
 
 
 def artifacts(bench: Bench) -> list[Path]:

@@ -52,6 +52,7 @@ class Shim:
 
     def environment(self) -> dict[str, str]:
         """Start a new count and return the variables of the shim."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.state.write_bytes(bytes(8))
         self.fired_file.unlink(missing_ok=True)
         self.log.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """One finished run of the tiny recipe a test session; tests work on copies of it."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+from tests.faults.shim import Shim
 from tests.pipeline.bench import Bench
 
 
@@ -18,7 +20,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     with FileLock(f"{shared}.lock"):  # the workers of pytest-xdist share one build
         if not done.exists():
             bench = Bench.fresh(shared / "atelier")
-            run = bench.run()
+            # Counts the writes of each stage, from which tests/faults draws its points; costs nothing.
+            counting = Shim(shared, bench.folder).environment() if shutil.which("gcc") else {}
+            run = bench.run(**counting)
             assert run.code == 0, run.output + logs(bench)
             done.touch()
     return Bench(shared / "atelier")
