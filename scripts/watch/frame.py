@@ -57,7 +57,7 @@ def frame(view: View, unicode: bool = True) -> RenderableType:
 def _steps(view: View, unicode: bool) -> Text:
     done, of = view.steps
     line = Text.assemble(bar(done / of, unicode), f"  {done} of {of} jobs")
-    if view.left_s is not None:
+    if view.left_s is not None and not (view.at_least and view.left_s < 1):  # nothing is known yet
         line.append(f"  {'at least' if view.at_least else 'about'} {duration(view.left_s)} left")
     return line
 
