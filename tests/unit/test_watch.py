@@ -1,4 +1,4 @@
-"""The live view, against a recorded run: Snakemake 9.27.1 on config/demo.yaml, paths replaced."""
+"""The live view, against a recorded run: Snakemake 9.27.1 on recorded_recipe.yaml, paths replaced."""
 
 import io
 import json
@@ -344,7 +344,7 @@ def test_titles_are_the_messages_of_the_rules() -> None:
     from scripts.recipe.load import load_recipe
     from scripts.watch.state import title_of
 
-    graph = Graph(load_recipe([ROOT / "config/demo.yaml"], ROOT))
+    graph = Graph(load_recipe([ROOT / "tests/unit/recorded_recipe.yaml"], ROOT))
     titles = {title_of(name, graph) for name in graph.jobs}
     for line in [line for line in RECORDED.splitlines() if line.startswith("Job ") and line[4].isdigit()]:
         assert line.split(": ", 1)[1].split(" [")[0] in titles
