@@ -26,6 +26,7 @@ from scripts.recipe.tokenizer_files import write_tokenizer_files
 
 REAL = Path(os.environ.get("ATELIER_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 CAPACITY = 4096
+ROUNDS = 5
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -51,18 +52,22 @@ def bench_tokenizers() -> None:
         definition = (Path(folder) / "tokenizer.json").read_text(encoding="utf-8")
     fast = FastTokenizer(definition, "<s>", "</s>")
     memo, plain = SentencePieceTokenizer(model), SentencePieceTokenizer(model, memo=False)
-    print(f"tokenizing {size:.2f} MB in {len(texts):,} texts, MB per CPU second")
-    for name, encode in (
-        ("sentencepiece", plain.encode),
-        ("tokenizers, encode", fast.encode),
-        ("word memo, cold", memo.encode),
-        ("word memo, warm", memo.encode),
-    ):
-        seconds = cpu_seconds(lambda encode=encode: [encode(text) for text in texts])  # type: ignore[misc]
-        print(f"  {name:32} {size / seconds:7.2f}")
     batched = tokenizers.Tokenizer.from_str(definition)
-    seconds = cpu_seconds(lambda: batched.encode_batch_fast(texts, add_special_tokens=False))
-    print(f"  {'tokenizers, encode_batch_fast':32} {size / seconds:7.2f}")
+    best: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        new = SentencePieceTokenizer(model)
+        for name, work in (
+            ("sentencepiece", lambda: [plain.encode(text) for text in texts]),
+            ("tokenizers, encode", lambda: [fast.encode(text) for text in texts]),
+            ("tokenizers, encode_batch_fast", lambda: batched.encode_batch_fast(texts, add_special_tokens=False)),
+            ("word memo, cold", lambda new=new: [new.encode(text) for text in texts]),
+            ("word memo, warm", lambda new=new: [new.encode(text) for text in texts]),
+        ):
+            best[name] = min(best.get(name, float("inf")), cpu_seconds(work))
+    print(f"tokenizing {size:.2f} MB in {len(texts):,} texts, MB per CPU second, best of {ROUNDS} rounds in turns")
+    for name, seconds in best.items():
+        ratio = best["tokenizers, encode_batch_fast"] / seconds
+        print(f"  {name:32} {size / seconds:7.2f}  {ratio:5.2f} times encode_batch_fast")
     differing = sum(
         not (np.array_equal(memo.encode(t), plain.encode(t)) and np.array_equal(fast.encode(t), plain.encode(t)))
         for t in texts
