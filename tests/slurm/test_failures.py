@@ -122,16 +122,23 @@ def test_time_limits_cost_no_retry(untrained: SlurmBench, quiet: SlurmBench, mea
     """The warning before the time limit, twice: a checkpoint within the grace time, the same job in the queue again."""
     untrained.changes = {"retries": 0}
     process, job = training(untrained)
+    log = untrained.bench.folder / "results/tiny/logs/train/sapling.log"
     for _ in range(2):
-        before, begun = {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)}, time.monotonic()
-        # The recipe asks for a warning two minutes before the end; Slurm looks twice a minute.
+        begun, paused = time.monotonic(), [pid for pid, _ in workers(untrained)]
+        # Slurm looks at time limits twice a minute; this training would be over before that.
+        for pid in paused:
+            os.kill(pid, signal.SIGSTOP)
+        before = {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)}
+        # The recipe asks for the warning two minutes before the end.
         untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=2")
+        untrained.wait_for("the warning", lambda: "asked to stop" in log.read_text())
+        for pid in paused:
+            os.kill(pid, signal.SIGCONT)
         untrained.wait_for("the job to be queued again", lambda: untrained.jobs("train_model", "PENDING"))
         measured["queued again"] = time.monotonic() - begun
         assert {p.name for p in untrained.bench.folder.glob(CHECKPOINTS)} - before, "no checkpoint was written"
-        untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60", "starttime=now")
-        untrained.wait_for("the training to go on", lambda: workers_or_none(untrained))
         steps = len(list(untrained.bench.folder.glob(CHECKPOINTS)))
+        untrained.cluster.call("scontrol", "update", f"jobid={job}", "timelimit=60", "starttime=now")
         untrained.wait_for("a checkpoint", lambda n=steps: len(list(untrained.bench.folder.glob(CHECKPOINTS))) > n)
     run = untrained.finish(process)
     assert run.code == 0, untrained.report()
