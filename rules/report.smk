@@ -1,11 +1,17 @@
 # ---------------------------------------------------------------------------
-# report: all artifacts -> one page
+# report: all artifacts -> one page. The artifact is the same on every machine; report.html adds times, speed, memory.
 # ---------------------------------------------------------------------------
 checkpoint build_report:
     input:
         *inputs_of("report"),
     output:
         sums=f"{R}/report/SHA256SUMS",
+        page=report(
+            f"{R}/report.html",
+            category="Report",
+            caption="report.rst",
+            labels={"recipe": GRAPH.recipe.name, "page": "whole report"},
+        ),
     log:
         f"{R}/logs/report.log",
     conda:
@@ -18,11 +24,13 @@ checkpoint build_report:
         spec=spec_of("report"),
         code=code_of("report"),
         lock=stage_lock("report"),
+        results=R,
     message:
         "report {GRAPH.recipe.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
     shell:
         "python -m scripts.report --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"
+        " && python -m scripts.report page {params.results:q} >> {log:q} 2>&1"
 
 
 rule report:

@@ -67,6 +67,11 @@ class Fetch(Strict):
         _check_files(self.files)
         return self
 
+    @property
+    def place(self) -> str:
+        """Where the files are from, as a page may name it: a local folder's path stays private."""
+        return self.hub or self.url or "a local folder"
+
     def hub_parts(self) -> tuple[str, str, str]:
         """Return (repository type, owner/name, commit) of a hub fetch; the commit is empty while `unconfirmed`."""
         match = HUB.fullmatch(self.hub or "")

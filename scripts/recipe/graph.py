@@ -265,6 +265,11 @@ class Graph:
             models={n: [m.kind, *(p for _, p in references(self.recipe, n))] for n, m in self.recipe.models.items()},
             suites={name: self._suite_facts(suite) for name, suite in self.loaded.suites.items()},
             published=self.loaded.published,
+            places={
+                job.name: job.spec.fetch.place
+                for job in self.of_stage("download")
+                if isinstance(job.spec, DownloadSpec)
+            },
             lineage={artifact_path(a): [artifact_path(i) for i in job.inputs] for a, job in self.jobs.items()},
         )
         self._add("report", "", spec, inputs)

@@ -47,5 +47,7 @@ class ReportSpec(Spec):
     suites: dict[Name, SuiteFacts] = {}
     published: list[Published] = []
     """Printed figures to hold ours against."""
+    places: dict[Name, str] = {}
+    """For each download: where its files are from (hub repository and commit, or web address; no local path)."""
     lineage: dict[str, list[str]] = Field(default_factory=dict)
     """For each artifact of the recipe (`stage/name`) the artifacts that it reads; without it the models alone."""

@@ -3,6 +3,8 @@
 python -m scripts.report scorecard results/demo        what was built, and how well
 python -m scripts.report efficiency config/demo.yaml   what jobs asked for and what they used
 python -m scripts.report export results/demo OUT       tables and the files of a model's page
+python -m scripts.report page results/demo             results/demo/report.html once more
+python -m scripts.report compare A B                   two runs or two recipes side by side
 """
 
 import sys
@@ -24,6 +26,14 @@ if __name__ == "__main__":
         from scripts.report.export import main as export
 
         sys.exit(export(sys.argv[2:]))
+    if sys.argv[1:2] == ["page"]:
+        from scripts.report.volatile import main as page
+
+        sys.exit(page(sys.argv[2:]))
+    if sys.argv[1:2] == ["compare"]:
+        from scripts.report.sidebyside import main as compare
+
+        sys.exit(compare(sys.argv[2:]))
     from scripts.report.build import build
 
     run_stage("report", ReportSpec, build)

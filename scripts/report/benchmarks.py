@@ -178,6 +178,7 @@ def _pair_rows(
             "second": b.model,
             "items": len(new),
             "difference_points": 100 * result.difference,
+            "share": all(0 <= score <= 1 for score in (*old, *new)),
             "better": result.better,
             "worse": result.worse,
             "test": result.test,

@@ -72,9 +72,25 @@ def _source(name: str, found: Payloads) -> dict[str, Any]:
         "rows_in": audit.rows_in,
         "rows_out": audit.rows_out,
         "turns": audit.turns,
+        "chars_in": audit.chars_in,
         "chars": audit.chars,
-        "rejected": [{"reason": reason, "rows": rows} for reason, rows in rejected if rows],
+        "tokens_per_char": _tokens_per_char(name, found),
+        "rejected": [
+            {"reason": reason, "rows": rows, "chars": audit.rejected_chars.get(reason)}
+            for reason, rows in rejected
+            if rows
+        ],
+        "compat": [{"switch": switch, **figures.model_dump()} for switch, figures in audit.compat.items()],
     }
+
+
+def _tokens_per_char(name: str, found: Payloads) -> float | None:
+    """Return tokens a character of a source, as measured where a fine-tune packed it; None where none did."""
+    for pack in found.packs.values():
+        mix = found.mixes.get(pack.mixture)
+        if mix and name in pack.sources and name in mix.sources and mix.sources[name].chars_train:
+            return pack.sources[name].tokens / mix.sources[name].chars_train
+    return None
 
 
 def _contamination(found: Payloads) -> list[dict[str, Any]]:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-NODE_WIDTH, NODE_HEIGHT = 166, 42
-COLUMN, ROW = NODE_WIDTH + 34, NODE_HEIGHT + 14
+NODE_WIDTH, NODE_HEIGHT = 140, 42
+COLUMN, ROW = NODE_WIDTH + 24, NODE_HEIGHT + 14
 _MARGIN = 8
-# Monospaced 11 px text is at most 6.7 px wide a character: 21 characters fit into a node whatever the font.
-_FITS = 21
+# Monospaced 11 px text is at most 6.7 px wide a character: 19 characters fit into a node whatever the font.
+_FITS = 19
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,18 @@ class Node:
     """SHA-256 of its SHA256SUMS; empty where the report doesn't read the artifact."""
     x: int
     y: int
+    number: int
+    """Its number in the drawing."""
+    below: tuple[int, ...]
+    """Numbers of all that is made from it, its own included."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Nodes, edges (SVG path data with their two ends) and the size in pixels."""
+    """Nodes, edges (their two ends, SVG path data, numbers of all that lies below) and the size in pixels."""
 
     nodes: list[Node]
-    edges: list[tuple[str, str, str]]
+    edges: list[tuple[str, str, str, tuple[int, ...]]]
     width: int
     height: int
 
@@ -61,7 +65,8 @@ def draw(parents: Mapping[str, Sequence[str]], values: Mapping[str, str]) -> Dra
     columns: list[list[str]] = [
         [n for n in nodes if depth[n] == level] for level in range(max(depth.values(), default=-1) + 1)
     ]
-    row = _rows(columns, parents)
+    row, number = _rows(columns, parents), {name: index for index, name in enumerate(nodes)}
+    below = _below(sorted(nodes, key=lambda name: -depth[name]), parents, number)
     height = max((len(column) for column in columns), default=0)
     placed = {}
     for level, column in enumerate(columns):
@@ -70,8 +75,9 @@ def draw(parents: Mapping[str, Sequence[str]], values: Mapping[str, str]) -> Dra
         for name in column:
             x, y = _MARGIN + level * COLUMN, _MARGIN + offset + row[name] * ROW
             stage, _, short = name.partition("/")
-            placed[name] = Node(name, stage, _cut(short or stage), values.get(name, ""), x, y)
-    edges = [(p, n, _curve(placed[p], placed[n])) for n in nodes for p in parents.get(n, ())]
+            text, value = _cut(short or stage), values.get(name, "")
+            placed[name] = Node(name, stage, text, value, x, y, number[name], below[name])
+    edges = [(p, n, _curve(placed[p], placed[n]), below[n]) for n in nodes for p in parents.get(n, ())]
     width = 2 * _MARGIN + len(columns) * COLUMN - (COLUMN - NODE_WIDTH)
     return Drawing([placed[n] for c in columns for n in c], edges, max(width, 0), 2 * _MARGIN + height * ROW)
 
@@ -81,6 +87,17 @@ def _depth(name: str, parents: Mapping[str, Sequence[str]], known: dict[str, int
         # The recipe's check has ruled out circles; chains are a few dozen artifacts long.
         known[name] = 1 + max((_depth(p, parents, known) for p in parents.get(name, ())), default=-1)
     return known[name]
+
+
+def _below(
+    nodes: Sequence[str], parents: Mapping[str, Sequence[str]], number: Mapping[str, int]
+) -> dict[str, tuple[int, ...]]:
+    """Return for each node the numbers of all that is made from it; `nodes` begins with the last ones."""
+    found: dict[str, set[int]] = {name: {number[name]} for name in nodes}
+    for name in nodes:
+        for parent in parents.get(name, ()):
+            found[parent] |= found[name]
+    return {name: tuple(sorted(numbers)) for name, numbers in found.items()}
 
 
 def _rows(columns: Sequence[list[str]], parents: Mapping[str, Sequence[str]]) -> dict[str, int]:

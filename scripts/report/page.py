@@ -2,78 +2,56 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from scripts.recipe.report import ReportSpec
-from scripts.report import charts
-from scripts.report.facts import projection_order, split_tensor
-from scripts.report.lineage import NODE_HEIGHT, NODE_WIDTH, anchor, draw, parents_of
-from scripts.report.payloads import Episode, Payloads, Training
+from scripts.report import figures
+from scripts.report.formats import style, template
+from scripts.report.lineage import NODE_HEIGHT, NODE_WIDTH, draw, parents_of
+from scripts.report.measured import Measured
+from scripts.report.payloads import Episode, Payloads
 
 MAX_TURN_CHARS = 600
 """A sample's turn is cut here: five whole logs of ten sources would fill the page's 5 MB."""
 MAX_TURNS = 6
+MAX_FILES = 40
+"""Files listed of one artifact; a release of three shards has a dozen."""
 
 
-def render(spec: ReportSpec, found: Payloads, facts: Mapping[str, Any]) -> str:
-    """Return the whole page. Nothing in it depends on the machine, the time or the place of the files."""
-    folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(
-        count=count, decimal=decimal, signed=signed, scientific=scientific, short=short, anchor=anchor
-    )
+def render(spec: ReportSpec, found: Payloads, facts: Mapping[str, Any], measured: Measured | None = None) -> str:
+    """Return the whole page.
+
+    Args:
+        spec: the recipe's part.
+        found: all payloads.
+        facts: the figures of `scorecard.json`.
+        measured: times, speed, memory and machine. Without it nothing in the page depends on these: the artifact.
+    """
     parents = parents_of(spec.lineage, spec.models)
-    return environment.get_template("page.html.j2").render(
+    graph = draw(_made_into_models(parents, spec), found.values | (measured.values if measured else {}))
+    rows = _artifacts(spec, found, parents, measured)
+    return template("page.html.j2").render(
         facts=facts,
         spec=spec,
-        style=Markup((folder / "style.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
+        measured=measured,
+        style=style(),
         models=_models(spec, facts),
         samples=_samples(spec, found),
-        curves={name: _curves(name, training) for name, training in found.trainings.items()},
-        maps={name: _heat_map(name, found) for name in found.merges},
+        lengths={name: figures.length_chart(name, audit) for name, audit in found.audits.items()},
+        curves={name: figures.curves(name, run) for name, run in found.trainings.items()},
+        speeds={n: figures.speed_curves(n, s) for n, s in measured.speeds.items()} if measured else {},
+        maps={name: figures.heat_maps(name, merge) for name, merge in found.merges.items()},
         tasks=_by_task(facts["benchmarks"], facts["suites"]),
         groups=facts["benchmark_groups"],
+        pairs=_pairs(facts["benchmark_pairs"]),
         bits=_bits_tables(facts["bits_per_byte"]),
-        graph=draw(_made_into_models(parents, spec), found.values),
-        known=set(found.values),
+        role_play=_role_play(facts["role_play"]),
+        correlations=_matrix(facts["rank_correlations"]),
+        graph=graph,
+        artifacts=rows,
+        known={row["artifact"] for row in rows},
         node=(NODE_WIDTH, NODE_HEIGHT),
     )
-
-
-def count(value: int | None) -> str:
-    """Return 1,234 or a dash."""
-    return "–" if value is None else f"{value:,}"
-
-
-def decimal(value: float | None, digits: int = 4) -> str:
-    """Return a number of fixed digits or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """Return a number with its sign (a true minus) or a dash."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
-
-
-def scientific(value: float | None) -> str:
-    """Return a number of four digits, however large or small it is, or a dash."""
-    return "–" if value is None else f"{value:.4g}"
-
-
-def short(digest: str) -> str:
-    """Return the first 12 digits of a digest: enough to tell artifacts apart by eye."""
-    return digest[:12]
 
 
 def _models(spec: ReportSpec, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -124,89 +102,103 @@ def _episode(episode: Episode) -> dict[str, Any]:
     }
 
 
-def _figure(title: str, note: str, svg: str, series: Sequence[charts.Series] = ()) -> dict[str, Any]:
-    legend = [
+def _role_play(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return measures down, models across."""
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    table: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row["task"], row["metric"])):
+        table.setdefault((row["task"], row["metric"]), {})[row["model"]] = row
+    lines = [
         {
-            "name": s.name,
-            "colour": charts.colour(s.colour),
-            "width": 2 if s.bold else 1.3,
-            "dash": charts.dash(i) if s.bold else [1, 0],
+            "task": task,
+            "metric": metric,
+            "chance": next(iter(cells.values()))["chance"],
+            "items": next(iter(cells.values()))["items"],
+            "cells": [cells.get(model) for model in models],
         }
-        for i, s in enumerate(series)
+        for (task, metric), cells in table.items()
     ]
-    # The drawing is escaped by its XML writer.
-    return {"title": title, "note": note, "svg": Markup(svg), "legend": legend, "ramp": None}  # noqa: S704
+    return {"models": models, "blocks": [(task, list(group)) for task, group in groupby(lines, lambda x: x["task"])]}
 
 
-def _curves(name: str, training: Training) -> list[dict[str, Any]]:
-    """Return the charts of one fine-tune, as far as its metrics hold something to draw."""
-    figures = []
-    losses, each = charts.thin_out([(line.step, line.loss) for line in training.steps])
-    means = f"; each training point is the mean of {each} steps" if each > 1 else ""
-    evaluated = [(float(line.step), line.eval_loss) for line in training.evaluations]
-    series = [
-        s
-        for s in (charts.Series("training", losses, False, 0), charts.Series("evaluation", evaluated, True, 1))
-        if s.points
-    ]
-    if series:
-        svg = charts.line_chart(series, "step", f"Training and evaluation loss of {name} over steps")
-        figures.append(_figure("Training and evaluation loss", f"nats a token{means}", svg, series))
-    sources = list(dict.fromkeys(s for line in training.evaluations for s in line.eval_loss_by_source))
-    by_source = [
-        charts.Series(
-            s, [(e.step, e.eval_loss_by_source[s]) for e in training.evaluations if s in e.eval_loss_by_source], True, i
+def _matrix(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return rank correlations with measures down and benchmarks across."""
+    benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
+    cells = {(row["measure"], row["benchmark"]): row for row in rows}
+    measures = list(dict.fromkeys(row["measure"] for row in rows))
+    lines = [(measure, [cells.get((measure, b)) for b in benchmarks]) for measure in measures]
+    return {"benchmarks": benchmarks, "lines": lines, "models": max((row["models"] for row in rows), default=0)}
+
+
+def _artifacts(
+    spec: ReportSpec, found: Payloads, parents: Mapping[str, Sequence[str]], measured: Measured | None
+) -> list[dict[str, Any]]:
+    """Return every artifact of the lineage, sources first, with what it was made from and its files."""
+    values = found.values | (measured.values if measured else {})
+    files = found.files | (measured.files if measured else {})
+    sizes = {run.artifact: run.size_bytes for run in measured.runs} if measured else {}
+    known = [*parents, *(parent for reads in parents.values() for parent in reads)]
+    downloads = [name for name in known if name.startswith("download/")]
+    shown = list(dict.fromkeys([*downloads, *found.values]))
+    rows = []
+    for name in shown:
+        listed = sorted(files.get(name, {}).items())
+        stage, _, rest = name.partition("/")
+        rows.append(
+            {
+                "artifact": name,
+                "stage": stage,
+                "name": rest or stage,
+                "value": values.get(name, ""),
+                "place": spec.places.get(rest, "") if stage == "download" else "",
+                "parents": [(parent, parent in shown) for parent in parents.get(name, ())],
+                "files": listed[:MAX_FILES],
+                "more": max(0, len(listed) - MAX_FILES),
+                "size": sizes.get(name),
+            }
         )
-        for i, s in enumerate(sources)
-    ]
-    if by_source:
-        svg = charts.line_chart(by_source, "step", f"Evaluation loss of {name} by source over steps")
-        figures.append(_figure("Evaluation loss by source", "held-out rows; nats a token", svg, by_source))
-    for title, key, pattern in (("Learning rate", "learning_rate", ".1e"), ("Gradient norm", "grad_norm", "~f")):
-        points, each = charts.thin_out([(line.step, getattr(line, key)) for line in training.steps])
-        if points:
-            one = charts.Series(title.lower(), points, False, 0)
-            svg = charts.line_chart([one], "step", f"{title} of {name} over steps", pattern)
-            figures.append(_figure(title, "before clipping" if key == "grad_norm" else "as applied at each step", svg))
-    return figures
-
-
-def _heat_map(name: str, found: Payloads) -> dict[str, Any] | None:
-    """Return the ratios by layer and projection; none if the model's layers have unknown names."""
-    placed = [(*split_tensor(tensor), facts.ratio) for tensor, facts in found.merges[name].tensors.items()]
-    cells = [(layer, group, ratio) for layer, group, ratio in placed if layer is not None and ratio is not None]
-    if not cells:
-        return None
-    first, second = [*found.merges[name].models, "first model", "second model"][:2]
-    rows = projection_order([group for _, group, _ in cells])
-    svg = charts.ratio_map(
-        cells, rows, f"Share of {second} in {name}, by layer and projection; the table has the figures"
-    )
-    figure = _figure(f"Share of {second} by layer and projection", "the ratio r of each tensor", svg)
-    return {**figure, "ramp": {"id": f"ramp-{name}", "first": first, "second": second, "colours": charts.RAMP}}
+    return rows
 
 
 def _by_task(rows: Sequence[dict[str, Any]], suites: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Group benchmark rows: one table a suite, one block a task and metric, one line a model."""
 
-    def block(row: dict[str, Any]) -> tuple[str, str]:
-        return row["task"], row["metric"]
-
     tables = []
     for suite in dict.fromkeys(row["suite"] for row in rows):
         mine = [row for row in rows if row["suite"] == suite]
-        order = {key: index for index, key in enumerate(dict.fromkeys(map(block, mine)))}
-        mine.sort(key=lambda row: order[block(row)])
         tables.append(
             {
                 "suite": suite,
                 "title": suites[suite]["title"] if suite in suites else suite,
                 "protocol": mine[0]["protocol"],
                 "published": any(row["published"] for row in mine),
-                "blocks": [(*key, list(lines)) for key, lines in groupby(mine, key=block)],
+                "blocks": _blocks(mine),
             }
         )
     return tables
+
+
+def _blocks(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]], bool]]:
+    """Return (task, metric, a row a model, whether the task's remarks belong here), in the order of the tasks."""
+    blocks: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        blocks.setdefault((row["task"], row["metric"]), []).append(row)
+    remarks = ("upstream_bug", "note", "shots", "prompts_sha256")
+    seen: set[str] = set()
+    found = []
+    for (task, metric), lines in blocks.items():
+        new = task not in seen and (any(lines[0][key] for key in remarks) or lines[0]["bos"] is not None)
+        seen.add(task)
+        found.append((task, metric, lines, new))
+    return found
+
+
+def _pairs(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Return paired tests by (first, second), in the order in which the pairs come."""
+    pairs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        pairs.setdefault((row["first"], row["second"]), []).append(row)
+    return [(first, second, found) for (first, second), found in pairs.items()]
 
 
 def _bits_tables(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -233,5 +225,11 @@ def _made_into_models(parents: Mapping[str, Sequence[str]], spec: ReportSpec) ->
         name = waiting.pop()
         if name not in wanted:
             wanted.add(name)
-            waiting.extend(parents.get(name, ()))
-    return {name: list(reads) for name, reads in parents.items() if name in wanted}
+            waiting.extend(_origins(name, parents))
+    return {name: _origins(name, parents) for name in parents if name in wanted}
+
+
+def _origins(name: str, parents: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return what an artifact is made from: of a cleaned source its download, not the benchmarks it may not quote."""
+    reads = parents.get(name, ())
+    return list(reads[:1] if name.startswith("clean/") else reads)

@@ -7,13 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scripts.artifact.digest import value_of
+from scripts.artifact.digest import read_sums, value_of
 from scripts.artifact.stage import Job, StageError
 from scripts.recipe.report import ReportSpec
 
@@ -48,6 +48,15 @@ class Contamination(Payload):
     tasks: dict[str, TaskContamination]
 
 
+class CleanSwitch(Payload):
+    """What one of the original builder's defects (or none, or all) gives in this source."""
+
+    rows_out: int
+    chars: int
+    rows_more: int = 0
+    chars_more: int = 0
+
+
 class Audit(Payload):
     """`clean/<source>/audit.json`: what went in, what came out, what was refused and why."""
 
@@ -56,7 +65,12 @@ class Audit(Payload):
     rejected: dict[str, int]
     turns: int
     chars: int
+    chars_in: int | None = None
+    rejected_chars: dict[str, int] = {}
+    length_histogram: list[tuple[int, int]] = []
+    """(upper end in characters, episodes), in order of length."""
     contamination: Contamination | None = None
+    compat: dict[str, CleanSwitch] = {}
 
 
 class Turn(Payload):
@@ -142,6 +156,7 @@ class TrainSummary(Payload):
     best_eval_loss: Real | None = None
     best_eval_step: int | None = None
     published_step: int
+    settings: dict[str, Any] = {}
 
 
 class StepLine(Payload):
@@ -252,6 +267,8 @@ class Payloads:
     trainings: dict[str, Training] = field(default_factory=dict)
     merges: dict[str, Merge] = field(default_factory=dict)
     benchmarks: dict[str, Benchmark] = field(default_factory=dict)
+    files: dict[str, dict[str, str]] = field(default_factory=dict)
+    """{artifact: {file: SHA-256}} of every input."""
     scores: dict[str, Scores] = field(default_factory=dict)
     """Score of every item of a benchmark, for tests between models on the same items."""
 
@@ -272,6 +289,7 @@ def read_payloads(job: Job[ReportSpec]) -> Payloads:
 
     found = Payloads(
         values={name: value_of(folder) for name, folder in job.inputs.items()},
+        files={name: read_sums(folder) for name, folder in job.inputs.items()},
         audits=each("clean", "audit.json", Audit),
         samples=each("clean", "samples.json", Samples),
         mixes=each("mix", "mix.json", Mix),

@@ -1,5 +1,6 @@
 """What is measured: metrics.jsonl (deterministic, published) and speed.jsonl (volatile, stays in the work folder)."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -19,6 +20,8 @@ from scripts.train.trackers import Trackers
 # Dense bf16 peaks of the data sheets, FLOP/s; MFU is against these.
 _PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "A40": 149.7e12}
 _PROGRESS_S = 5.0
+SPEED_POINTS = 200
+"""Most points of the speed series in provenance.json: a chart shows no more."""
 SPIKE_WINDOW, SPIKE_DEVIATIONS = 64, 6.0
 
 
@@ -117,6 +120,30 @@ def line_flops(config: Any, tokens: int, squares: int) -> float:
     return 6.0 * matrices * tokens + 6.0 * int(config.num_hidden_layers * config.hidden_size) * squares
 
 
+def thinned(path: Path, limit: int = SPEED_POINTS) -> list[dict[str, Any]]:
+    """Return speed.jsonl as at most `limit` points, each the means (and the last peak) of the steps up to its own.
+
+    A step that a resumed attempt ran again counts as it ran last; a line that a killed attempt tore is left out.
+    """
+    lines: dict[int, dict[str, Any]] = {}
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            line = json.loads(text)
+            lines[line["step"]] = line
+    steps = [lines[step] for step in sorted(lines)]
+    size = max(1, -(-len(steps) // limit))
+    points = []
+    for start in range(0, len(steps), size):
+        group = steps[start : start + size]
+        seconds = sum(line["seconds"] for line in group)
+        point = {**group[-1], "seconds": seconds}
+        for key in ("tokens_per_s", "mfu"):
+            if key in point:
+                point[key] = sum(line[key] * line["seconds"] for line in group) / seconds
+        points.append(point)
+    return points
+
+
 class Speed:
     """Tokens/s, MFU and memory; and a progress line on stderr every few seconds. Rank 0 only."""
 
@@ -168,6 +195,7 @@ class Speed:
         seconds = max(time.perf_counter() - self._began, 1e-9)
         facts: dict[str, Any] = {"train_s": seconds, "tokens_per_s": self._tokens / seconds, **self._memory()}
         facts["resumed_at_step"] = self._first
+        facts["speed"] = thinned(self._path)
         if self._peak:
             facts["mfu"] = self._flops / seconds / (self._peak * self._world)
         return facts

@@ -9,6 +9,7 @@ from scripts.artifact.digest import SUMS, format_sums, hash_files, payload_files
 from scripts.artifact.record import write_record
 from scripts.artifact.stage import Job
 from scripts.recipe.report import ReportSpec, SourceFacts
+from scripts.report.build import build
 
 Tree = dict[str, dict[str, str]]
 """{artifact: {file: text}}"""
@@ -43,8 +44,24 @@ def clean(name: str, **more: Any) -> dict[str, str]:
         "rows_out": 1100,
         "rejected": {"too_short": 70, "duplicate": 30},
         "turns": 5400,
+        "chars_in": 901234,
         "chars": 812345,
-        "length_histogram": [[1000, 900], [2000, 200]],
+        "rejected_chars": {"too_short": 1400, "duplicate": 60321},
+        "length_histogram": [[64, 0], [512, 900], [1024, 200]],
+        "contamination": {
+            "policy": "remove",
+            "ngram": 13,
+            "short_words": 8,
+            "tasks": {
+                "choices/next-line": {
+                    "items": 60,
+                    "items_unchecked": 4,
+                    "items_touched": 2,
+                    "rows_hit": 5,
+                    "rows_removed": 5,
+                }
+            },
+        },
     }
     samples = {"kept": [episode], "rejected": {"too_short": ["Hm."]}, **more}
     return {"audit.json": json.dumps(audit), "samples.json": json.dumps(samples)}
@@ -260,7 +277,7 @@ def write_tree(root: Path, tree: Tree) -> dict[str, Path]:
     return folders
 
 
-def finish(folder: Path, name: str, seconds: float = 2.5) -> None:
+def finish(folder: Path, name: str, seconds: float = 2.5, more: dict[str, Any] | None = None) -> None:
     """Write the records of an artifact whose payload is there."""
     payload = payload_files(folder)
     (folder / SUMS).write_text(format_sums(hash_files(folder, payload)), encoding="utf-8")
@@ -273,8 +290,28 @@ def finish(folder: Path, name: str, seconds: float = 2.5) -> None:
         "counts": {},
         "bytes": size,
     }
-    write_record(folder / "artifact.json", record)
-    write_record(folder / "provenance.json", {"seconds": seconds, "host": "somewhere"})
+    write_record(
+        folder / "artifact.json", {**record, "packages": {"torch": "2.13.0", "numpy": "2.4.6"}, **(more or {})}
+    )
+    facts = {"seconds": seconds, "cpu_seconds": 2 * seconds, "peak_rss_bytes": 450_000_000, "host": "somewhere"}
+    facts |= {"machine": "x86_64", "cpus": 2, "python": "3.11.7", "unpinned": {}}
+    write_record(folder / "provenance.json", facts | (speed() if name.startswith("train/") else {}))
+
+
+def speed(steps: int = 40) -> dict[str, Any]:
+    """What a trainer notes of its speed, as on a GPU."""
+    series = [
+        {
+            "step": n,
+            "seconds": 0.5,
+            "tokens_per_s": 9000.0 + 10 * n,
+            "mfu": 0.4 + n / 1000,
+            "peak_gpu_bytes": 60 * 10**9,
+        }
+        for n in range(1, steps + 1)
+    ]
+    means = {"tokens_per_s": 9123.4, "mfu": 0.417, "peak_gpu_bytes": 61_234_000_000, "resumed_at_step": 0}
+    return {**means, "asserted": {"world_size": 8}, "speed": series}
 
 
 def make_job(root: Path, tree: Tree | None = None, spec: ReportSpec | None = None) -> Job[ReportSpec]:
@@ -283,3 +320,19 @@ def make_job(root: Path, tree: Tree | None = None, spec: ReportSpec | None = Non
     out = root / "out"
     out.mkdir()
     return Job(spec or whole_spec(), folders, out, root / "work", threads=1)
+
+
+def make_results(root: Path, tree: Tree | None = None, spec: ReportSpec | None = None) -> Path:
+    """Return a finished `results/<recipe>` below `root`, its report included."""
+    results, spec = root / "results" / "evening", spec or whole_spec()
+    folders = write_tree(results, whole_tree() if tree is None else tree)
+    download = results / "download" / "tales"
+    download.mkdir(parents=True)
+    (download / "tales.json").write_text("[]\n", encoding="utf-8")
+    finish(download, "download/tales")
+    out = results / "report"
+    out.mkdir()
+    build(Job(spec, folders, out, root / "work", threads=1))
+    inputs = [[name, value_of(folder)] for name, folder in folders.items()]
+    finish(out, "report", more={"spec": spec.identity(), "inputs": inputs})
+    return results

@@ -18,6 +18,7 @@ from scripts.recipe.report import SourceFacts
 from scripts.report import charts
 from scripts.report.build import build
 from scripts.report.facts import projection_order, split_tensor
+from scripts.report.formats import style
 from scripts.report.lineage import NODE_WIDTH, draw, parents_of
 from tests.unit.report_fixtures import (
     PARTS,
@@ -96,7 +97,7 @@ def test_page_is_well_formed_and_accessible(whole: tuple[str, dict[str, Any]]) -
     assert len(ids) == len(set(ids))
     links = [attributes["href"] for attributes in page.having("a")]
     assert links
-    assert {link for link in links if link and link[0] != "#"} == {"scorecard.json"}
+    assert {link for link in links if link and link[0] != "#"} == {"scorecard.json", "../report.html"}
     assert {link[1:] for link in links if link and link[0] == "#"} <= set(ids)
     names = [tag for tag, _ in page.tags]
     assert names.count("table") == names.count("caption") > 8
@@ -117,11 +118,13 @@ def test_page_needs_nothing_from_outside(whole: tuple[str, dict[str, Any]]) -> N
 
 def test_page_shows_the_figures_of_every_payload(whole: tuple[str, dict[str, Any]]) -> None:
     text = " ".join(Page(whole[0]).text.split())
-    expected = ["1,200", "too_short 70", "47.6", "45.0", "97.1 %", "0.30909", "42/60", "+8.05", "at chance", "2.2000"]
+    expected = ["1,200", "too short70", "47.6", "45.0", "97.1 %", "0.30909", "42/60", "+8.05", "at chance", "2.2000"]
     expected += ["the published file holds other items", "without private-forum", "Who keeps the lamp tonight?"]
     assert [figure for figure in expected if figure not in text] == []
     assert all(row["value"] in text for row in whole[1]["artifacts"])
-    assert whole[0].count('class="chart"') == 2 * 4 + 1
+    # For each fine-tune: loss for wide and for narrow screens, by source, learning rate, gradient norm; five maps of
+    # the merge; one histogram a source.
+    assert whole[0].count('class="chart"') == 2 * 5 + 5 + 3
 
 
 def test_scorecard_figures(whole: tuple[str, dict[str, Any]]) -> None:
@@ -189,7 +192,7 @@ def test_hostile_names_and_texts_stay_text(tmp_path: Path) -> None:
     assert not page.having("script")
     assert not page.having("img")
     assert not [a for _, a in page.tags if any(key.startswith("on") for key in a)]
-    assert not [a for a in page.having("a") if (a["href"] or "")[:1] not in {"#", "s"}]
+    assert {a["href"] for a in page.having("a") if (a["href"] or "")[:1] != "#"} == {"scorecard.json", "../report.html"}
     assert page.text.count("{{ 7 * 7 }}") > 10
     assert text.count("</style>") == 1
 
@@ -275,14 +278,42 @@ def test_same_bytes_in_another_process(tmp_path: Path, root: Path) -> None:
 
 def test_drawing_does_not_depend_on_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     series = [charts.Series("one", [(x, 1 / (x + 1)) for x in range(40)])]
-    cells = [(layer, part, 0.5) for layer in range(40) for part in PARTS]
+    cells = [charts.Cell(layer, part, 0.5, 0.5) for layer in range(40) for part in PARTS]
 
     def drawings(font: str) -> list[str]:
         monkeypatch.setattr(charts, "FONT", font)
-        drawn = charts.line_chart(series, "step", "label"), charts.ratio_map(cells, PARTS, "label")
+        drawn = [
+            charts.line_chart(series, "step", "label"),
+            charts.heat_map(cells, PARTS, charts.EVEN, "label", 600),
+            charts.histogram([(64, 3), (128, 9)], "characters, up to", "label"),
+        ]
         return [svg.replace(f'"{font}"', '"any"') for svg in drawn]
 
     assert drawings("monospace") == drawings("Liberation Sans") == drawings("A font nobody has")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark", "print"])
+def test_colours_can_be_told_from_what_is_behind_them(theme: str) -> None:
+    css = str(style())
+    parts = {"light": css, "dark": css.split("prefers-color-scheme: dark")[1], "print": css.split("@media print")[1]}
+    found = dict(re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{3,6})", parts[theme].split("@page")[0].split("* {")[0]))
+    colours = {key: "#" + "".join(2 * c for c in hexa[1:]) if len(hexa) == 4 else hexa for key, hexa in found.items()}
+    text = [(ink, back) for ink in ("ink", "soft", "accent") for back in ("page", "card", "tint")]
+    text += [("warn", "warn-tint"), ("ink", "plus"), ("ink", "minus"), ("s0", "card"), ("s2", "card")]
+    marks = [(f"s{i}", "card") for i in range(charts.COLOURS)]
+    weak = [pair for pair in text if charts.contrast(colours[pair[0]], colours[pair[1]]) < 4.5]
+    assert weak + [pair for pair in marks if charts.contrast(colours[pair[0]], colours[pair[1]]) < 3] == []
+
+
+@pytest.mark.parametrize("ramp", [charts.EVEN, charts.FAR])
+def test_figures_on_a_heat_map_can_be_read(ramp: tuple[str, ...]) -> None:
+    assert [charts.shade(ramp, i / (len(ramp) - 1)) for i in range(len(ramp))] == list(ramp)
+    shades = [charts.shade(ramp, place / 100) for place in range(-5, 106)]
+    assert min(max(charts.contrast(s, ink) for ink in charts.INKS) for s in shades) >= 4.5
+    assert charts.contrast("#000000", "#ffffff") == pytest.approx(21)
+    cells = [charts.Cell(layer, "q", layer / 4, layer / 4) for layer in range(5)]
+    svg = charts.heat_map(cells, ["q"], ramp, "label", 300)
+    assert all(fill in svg for fill in ramp)
 
 
 def test_many_series_stay_distinct_and_labels_are_plain_numbers() -> None:
@@ -317,7 +348,7 @@ def test_lineage_places_every_artifact_right_of_its_inputs() -> None:
     parents = parents_of(spec.lineage, spec.models)
     drawing = draw(parents, {"merge/blend": "f" * 64})
     place = {node.artifact: node for node in drawing.nodes}
-    assert all(place[a].x + NODE_WIDTH < place[b].x for a, b, _ in drawing.edges)
+    assert all(place[a].x + NODE_WIDTH < place[b].x for a, b, _, _ in drawing.edges)
     assert len(drawing.edges) == sum(map(len, parents.values()))
     assert len({(node.x, node.y) for node in drawing.nodes}) == len(drawing.nodes) == len(place)
     assert place["merge/blend"].value == "f" * 64

@@ -63,7 +63,7 @@ def test_the_page_shows_measures_apart_from_accuracies(tmp_path: Path) -> None:
         content["tasks"]["replies"] = {"format": "generation", "items": 5, "metrics": metrics}
         tree[name]["results.json"] = json.dumps(content)
     page, facts = made(tmp_path, tree, whole_spec())
-    assert "Do benchmarks follow role-play?" in page and "17.2500" in page
+    assert "Do benchmarks follow role-play?" in page and "17.250" in page
     assert {row["metric"] for row in facts["role_play"]} == {"words/turn_1"}
     assert "words/turn_1" not in {row["metric"] for row in facts["benchmarks"]}
     assert {row["models"] for row in facts["rank_correlations"]} == {4}
