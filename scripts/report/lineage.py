@@ -62,6 +62,7 @@ def draw(parents: Mapping[str, Sequence[str]], values: Mapping[str, str]) -> Dra
     depth: dict[str, int] = {}
     for name in nodes:
         _depth(name, parents, depth)
+    _move_beside_first_use(parents, depth)
     columns: list[list[str]] = [
         [n for n in nodes if depth[n] == level] for level in range(max(depth.values(), default=-1) + 1)
     ]
@@ -87,6 +88,15 @@ def _depth(name: str, parents: Mapping[str, Sequence[str]], known: dict[str, int
         # The recipe's check has ruled out circles; chains are a few dozen artifacts long.
         known[name] = 1 + max((_depth(p, parents, known) for p in parents.get(name, ())), default=-1)
     return known[name]
+
+
+def _move_beside_first_use(parents: Mapping[str, Sequence[str]], depth: dict[str, int]) -> None:
+    """Put what is made from nothing, such as a base model, just left of its first use: no edge then runs far."""
+    uses: dict[str, int] = {}
+    for name, reads in parents.items():
+        for parent in reads:
+            uses[parent] = min(uses.get(parent, depth[name]), depth[name])
+    depth.update({name: use - 1 for name, use in uses.items() if not parents.get(name)})
 
 
 def _below(

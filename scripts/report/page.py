@@ -29,7 +29,7 @@ def render(spec: ReportSpec, found: Payloads, facts: Mapping[str, Any], measured
     """
     parents = parents_of(spec.lineage, spec.models)
     graph = draw(_made_into_models(parents, spec), found.values | (measured.values if measured else {}))
-    rows = _artifacts(spec, found, parents, measured)
+    rows = _artifacts(spec, found, parents, measured, [node.artifact for node in graph.nodes])
     return template("page.html.j2").render(
         facts=facts,
         spec=spec,
@@ -131,15 +131,19 @@ def _matrix(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _artifacts(
-    spec: ReportSpec, found: Payloads, parents: Mapping[str, Sequence[str]], measured: Measured | None
+    spec: ReportSpec,
+    found: Payloads,
+    parents: Mapping[str, Sequence[str]],
+    measured: Measured | None,
+    drawn: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Return every artifact of the lineage, sources first, with what it was made from and its files."""
+    """Return every artifact, sources first and benchmarks' data last, with what it was made from and its files."""
     values = found.values | (measured.values if measured else {})
     files = found.files | (measured.files if measured else {})
     sizes = {run.artifact: run.size_bytes for run in measured.runs} if measured else {}
     known = [*parents, *(parent for reads in parents.values() for parent in reads)]
     downloads = [name for name in known if name.startswith("download/")]
-    shown = list(dict.fromkeys([*downloads, *found.values]))
+    shown = list(dict.fromkeys([*(name for name in downloads if name in drawn), *found.values, *downloads]))
     rows = []
     for name in shown:
         listed = sorted(files.get(name, {}).items())

@@ -84,7 +84,7 @@ def compose(
         "",
         f"artifacts  {len(checked)} built, {len(checked) - damaged} verified, {damaged} with faults",
         *_against_lock(results, lock or own_lock, lock is not None),
-        f"report     {results / 'report' / 'index.html'}",
+        f"report     {_page(results)}",
     ]
     sections = [_mixtures(facts), _trainings(facts), _merges(facts), _benchmarks(facts), _bits(facts), _times(results)]
     sections = [section for section in sections if len(section.rows) > 1]
@@ -96,6 +96,12 @@ def compose(
         lines += ["", section.title, *_aligned(section.rows)]
         lines += [f"  {section.note}"] if section.note else []
     return head + [_printable(line)[:MAX_COLUMNS].rstrip() for line in lines]
+
+
+def _page(results: Path) -> Path:
+    """Return the page to open: the one with times and speed, where it was drawn."""
+    whole = results / "report.html"
+    return whole if whole.is_file() else results / "report" / "index.html"
 
 
 def _printable(text: str) -> str:

@@ -49,7 +49,9 @@ def page(results: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all; what a killed writer left behind goes."""
+    for left in path.parent.glob(f".{path.name}.tmp.*"):
+        left.unlink(missing_ok=True)
     draft = path.with_name(f".{path.name}.tmp.{uuid.uuid4().hex}")
     try:
         draft.write_text(text, encoding="utf-8")
