@@ -1,5 +1,6 @@
 """What a training tells while it runs: spikes, trackers, types in memory; nothing of it changes what is hashed."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from scripts.artifact.digest import hash_files
 from scripts.artifact.stage import StageError
 from scripts.train.facts import require_types
-from scripts.train.metrics import Metrics, is_spike
+from scripts.train.metrics import Metrics, is_spike, thinned
 from scripts.train.model import build_model
 from scripts.train.optimizer import build_optimizer
 from scripts.train.trackers import check_trackers
@@ -92,3 +93,20 @@ def test_types_in_memory_are_asserted_after_a_step(tmp_path: Path) -> None:
         state["exp_avg"] = torch.zeros_like(model.lm_head.weight.to_local())
         with pytest.raises(StageError, match="its exp_avg is a Tensor of torch.float32"):
             require_types(spec, model, optimizer, mesh)
+
+
+def test_the_speed_series_is_short_and_forgives_a_killed_attempt(tmp_path: Path) -> None:
+    path = tmp_path / "speed.jsonl"
+    assert thinned(path) == []
+    lines = [{"step": n, "seconds": 0.5 if n % 2 else 1.5, "tokens_per_s": 100.0 + n % 2 * 300} for n in range(1, 1001)]
+    again = [{"step": n, "seconds": 9.0, "tokens_per_s": 1.0} for n in range(901, 951)]  # ran again after a resume
+    text = "".join(json.dumps(line) + "\n" for line in [*again, *lines[:500]])
+    path.write_text(
+        text + '{"step": 501, "seco' + json.dumps(lines[500]) + "\n" + "\n".join(map(json.dumps, lines[501:]))
+    )
+    points = thinned(path, limit=100)
+    assert len(points) == 100
+    assert [point["step"] for point in points[:2]] == [10, 20]
+    assert sum(point["seconds"] for point in points) == pytest.approx(999.5), "all but the torn line"
+    assert points[0]["tokens_per_s"] == pytest.approx((5 * 0.5 * 400 + 5 * 1.5 * 100) / 10), "tokens over seconds"
+    assert thinned(path, limit=5000) == thinned(path, limit=1000) != points
