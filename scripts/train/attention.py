@@ -108,7 +108,9 @@ def _torch_varlen(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, rows
     from torch.nn.attention.varlen import varlen_attn
 
     q_THD, k_THD, v_THD = map(_tokens_first, (query_BHTD, key_BHTD, value_BHTD))
-    bounds, grouped = rows.bounds_N1, q_THD.shape[1] != k_THD.shape[1]
+    bounds = rows.bounds_N1
+    # Said only where it is needed: torch before 2.12 has the kernel, but not this option.
+    grouped: dict[str, Any] = {"enable_gqa": True} if q_THD.shape[1] != k_THD.shape[1] else {}
     out_THD = varlen_attn(
         q_THD,
         k_THD,
@@ -119,7 +121,7 @@ def _torch_varlen(query_BHTD: Tensor, key_BHTD: Tensor, value_BHTD: Tensor, rows
         rows.longest,
         scale=scale,
         window_size=(-1, 0),  # causal
-        enable_gqa=grouped,
+        **grouped,
     )
     assert isinstance(out_THD, Tensor)
     return out_THD[None]

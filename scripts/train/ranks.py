@@ -75,7 +75,8 @@ def gather(values: list[float], mesh: DeviceMesh) -> list[list[float]]:
     """
     mine = torch.tensor(values, dtype=torch.float64, device=mesh.device_type)
     everyone = torch.empty(mesh.size() * len(values), dtype=torch.float64, device=mesh.device_type)
-    dist.all_gather_single(everyone, mine)
+    # Its name before torch 2.13 was all_gather_into_tensor.
+    (getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor)(everyone, mine)
     return [list(row) for row in everyone.view(mesh.size(), -1).tolist()]
 
 

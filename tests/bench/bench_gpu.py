@@ -12,6 +12,7 @@ where: so that it is known to work before a GPU is at hand.
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -119,9 +120,16 @@ def run_child(task: dict[str, Any]) -> dict[str, Any]:
 def _run(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1][:300] if done.stderr.strip() else str(done.returncode)}
+        return {"failed": _reason(done.stderr) or f"exit status {done.returncode}"}
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def _reason(stderr: str) -> str:
+    """Return the exception's line: libraries print warnings after it."""
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(\[rank\d+\]: )?[\w.]*(Error|Exception)\b", line)]
+    return (errors or lines or [""])[-1][:300]
 
 
 def _peer(root: Path, task: dict[str, Any], lines: list[list[list[int]]], args: argparse.Namespace) -> dict[str, Any]:
