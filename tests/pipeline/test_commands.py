@@ -107,8 +107,11 @@ SHORTER = {
     ),
     "python -m scripts.merge show RECIPE [MODEL]": (f"python -m scripts.merge show {TINY} grafted", "a pattern"),
     "python -m scripts.merge show --hub RECIPE": ("python -m scripts.merge show --help", _HUB),
-    "python -m scripts.merge import FILE [FIRST SECOND]": ("python -m scripts.merge import --help", "a pattern"),
-    "python -m scripts.merge export FILE LAYERS": ("python -m scripts.merge export --help", "a pattern"),
+    "python -m scripts.merge import FILE [FIRST SECOND]": (
+        "python -m scripts.merge import kit.yaml > merge.yaml",
+        "a pattern",
+    ),
+    "python -m scripts.merge export FILE LAYERS": ("python -m scripts.merge export merge.yaml 2", "a pattern"),
     "python -m scripts.artifact diff A B": (
         "python -m scripts.artifact diff locks/tiny.lock locks/tiny.lock",
         "a pattern",
@@ -135,6 +138,12 @@ SHORTER = {
         "run by tests/unit/test_axolotl.py",
     ),
 }
+KIT = """models:
+- {model: seedling, parameters: {weight: 0.5}}
+- {model: sapling, parameters: {weight: 0.5}}
+merge_method: linear
+"""
+"""A configuration of mergekit, to import and export."""
 BENCHES = re.compile(r"(?:[A-Z_]+=\S+ )*python -m tests\.bench(?:\.| )(bench_\w+)(?: [\w.]+)*$")
 """Benchmarks take minutes and peers that are not installed: that their modules are there is what is tested."""
 
@@ -192,6 +201,7 @@ def checkout(built: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with the finished tiny recipe and an environment, as after `make install`."""
     folder = built.copy(tmp_path_factory.mktemp("commands") / "atelier").folder
     (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (folder / "kit.yaml").write_text(KIT)
     (folder / ".venv").mkdir()
     (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
     (folder / ".venv" / "installed").touch()
