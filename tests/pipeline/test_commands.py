@@ -17,7 +17,8 @@ from tests.pipeline.bench import Bench
 
 PAGES = ["README.md", "CONTRIBUTING.md", "profiles/README.md", "config/README.md"]
 PAGES += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))
-_PROGRAMS = "make|snakemake|python3?|pip|sha256sum|export|git|tmux|docker|apptainer|conda|kubectl|sbatch|scancel|squeue"
+_PROGRAMS = "make|snakemake|python3?|pip|sha256sum|export(?= [A-Z_]+=)|git|tmux|docker|apptainer|conda|kubectl"
+_PROGRAMS += "|sbatch|scancel|squeue"
 _COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:{_PROGRAMS})(?: |$)")
 _INLINE = re.compile(r"`([^`]+)`")
 _REMARK = re.compile(r"\s+#.*$|\s{3,}\S.*$")
@@ -55,15 +56,29 @@ TYPED = [
     "python -m scripts.artifact compare results/demo locks/demo.lock",
     "python -m scripts.artifact diff locks/demo.lock theirs.lock",
     "python -m scripts.artifact guard .",
+    "python -m scripts.artifact --help",
+    "python -m scripts.artifact gc results/demo",
+    "python -m scripts.artifact export crate results/demo",
+    "export ATELIER_STORE=/shared/atelier",
     "export HF_TOKEN=...",
 ]
 _HUB, _GPU, _LONG = "needs the hub", "needs a GPU", "takes minutes"
 _PIN = 'python -m scripts.recipe pin "$PWD/config/demo-sources" demo_pippa.jsonl'
+_KUBERNETES = "test -f profiles/kubernetes/profile.yaml && test -f profiles/kubernetes/job.yaml"
 SHORTER = {
     # what is typed: (what runs here, why)
     "sha256sum -c SHA256SUMS": ("cd results/tiny/merge/grafted && sha256sum -c SHA256SUMS", "in an artifact's folder"),
     "make test": ("make -n test", "is what runs this"),
     "make lint": ("make -n lint", "run whole by tests/unit/test_style.py and tests/pipeline/test_uses.py"),
+    "make audit N=3": ("make -n audit N=3", "builds again what it draws; run by the tests of replay"),
+    "make efficiency": (f"make efficiency RECIPE={TINY}", "the tiny recipe"),
+    "make efficiency RECIPE=config/mythalion-13b.yaml": (
+        f"make efficiency RECIPE={TINY}",
+        "days of work lie before it",
+    ),
+    "make slurm-up": ("make -n slurm-up", "needs Slurm's programs; run by tests/slurm"),
+    "make slurm-test": ("make -n slurm-test", "needs Slurm's programs; is what runs tests/slurm"),
+    "make slurm-down": ("make -n slurm-down", "needs Slurm's programs; run by tests/slurm"),
     "make install": ("make -n install", "needs a package index"),
     "make rulegraph": ("make -n rulegraph", "run by tests/pipeline/test_uses.py"),
     "make watch": ("make watch ONCE=1", "would go on until Ctrl+C"),
@@ -87,6 +102,21 @@ SHORTER = {
         "needs a cluster",
     ),
     "snakemake --configfile config/my-recipe.yaml": (f"snakemake -n --configfile {TINY}", "as the line before"),
+    "snakemake --profile slurm-h100 plan": ("snakemake -n plan --profile slurm-h100", _LONG),
+    "snakemake --profile profiles/cluster-generic --configfile RECIPE": (
+        "snakemake -n --profile profiles/cluster-generic --configfile config/mythalion-13b.yaml",
+        "needs a cluster",
+    ),
+    "snakemake --profile profiles/kubernetes --configfile RECIPE": (_KUBERNETES, "needs a cluster"),
+    "kubectl apply -f profiles/kubernetes/job.yaml": (_KUBERNETES, "needs a cluster"),
+    "snakemake --sdm conda --profile slurm-h100": ("snakemake -n --profile slurm-h100", "needs conda and a cluster"),
+    "apptainer build atelier.sif envs/atelier.def": ("test -f envs/atelier.def", "needs apptainer and an image"),
+    "pip install -r envs/train-cuda.lock": ("test -f envs/train-cuda.lock", "needs a package index, and gigabytes"),
+    "pip install model-signing pyOpenSSL": (
+        "python -c 'import model_signing, OpenSSL'",
+        "installed already, and needs a package index",
+    ),
+    "snakemake --cores 8": (f"snakemake -n --configfile {TINY}", "takes minutes; test_demo.py runs the demo"),
     "snakemake plan --profile slurm-h100": ("snakemake -n plan --profile slurm-h100", _LONG),
     "snakemake release": ("snakemake -n release", "run by tests/pipeline/test_release.py"),
     "snakemake --cores 2 release": ("snakemake -n release", "run by tests/pipeline/test_release.py"),
@@ -95,6 +125,7 @@ SHORTER = {
     "snakemake --cores 2 publish --config publish=yes": ("snakemake -n publish --config publish=yes", _HUB),
     "snakemake blind-test": ("snakemake -n blind-test --configfile config/demo.yaml", "run by test_blind.py"),
     "snakemake --cores 2 blind-test": ("snakemake -n blind-test --configfile config/demo.yaml", "run by test_blind.py"),
+    "python -m scripts.artifact": ("python -m scripts.artifact --help", "wants a command"),
     "python -m scripts.<stage>": ("python -m scripts.clean --help", "a pattern"),
     "python -m scripts.<stage> --spec JSON --inputs SHA256SUMS... --output SHA256SUMS": (
         "python -m scripts.clean --help",
@@ -115,6 +146,22 @@ SHORTER = {
     "python -m scripts.artifact diff A B": (
         "python -m scripts.artifact diff locks/tiny.lock locks/tiny.lock",
         "a pattern",
+    ),
+    "python -m scripts.artifact store DIR --deep": (
+        "python -m scripts.artifact store --help",
+        "run by the store's tests",
+    ),
+    "python -m scripts.artifact replay results/demo -n 3": ("python -m scripts.artifact replay --help", _LONG),
+    "python -m scripts.artifact replay results/tiny -n 2 --seed 1": ("python -m scripts.artifact replay --help", _LONG),
+    "python -m scripts.artifact sign RELEASE --key KEY.pem": ("python -m scripts.artifact sign --help", "needs a key"),
+    "python -m scripts.artifact sign results/demo/release/tiny-mythalion --key key.pem": (
+        "python -m scripts.artifact sign --help",
+        "needs a key and a release; run by the tests of signatures",
+    ),
+    "python -m model_signing verify key --signature results/demo/release/tiny-mythalion.sig --public_key key.pub"
+    " results/demo/release/tiny-mythalion": (
+        "python -m model_signing verify key --help",
+        "needs a key and a release; run by the tests of signatures",
     ),
     "python -m scripts.artifact explain results/tiny/merge/grafted --recipe tests/recipes/tiny.yaml": (
         "python -m scripts.artifact explain results/tiny/merge/grafted --recipe tests/recipes/tiny.yaml",
