@@ -76,6 +76,8 @@ SHORTER = {
         f"make efficiency RECIPE={TINY}",
         "days of work lie before it",
     ),
+    "make soak": ("make -n soak", "takes hours"),
+    "make processors": ("make -n processors", "takes minutes, and an emulator"),
     "make slurm-up": ("make -n slurm-up", "needs Slurm's programs; run by tests/slurm"),
     "make slurm-test": ("make -n slurm-test", "needs Slurm's programs; is what runs tests/slurm"),
     "make slurm-down": ("make -n slurm-down", "needs Slurm's programs; run by tests/slurm"),
