@@ -5,6 +5,7 @@ Only reads: Snakemake's log, the stages' logs and JSON lines. Starting, ending o
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     if args.once or not console.is_terminal:
         console.print(frame(watcher.look(), unicode))
         return 0
+    # Whoever was started in the background of a script has inherited that it ignores Ctrl+C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
             while True:

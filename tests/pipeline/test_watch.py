@@ -68,7 +68,8 @@ def test_a_real_training_is_shown_killed_and_resumed(bench: Bench) -> None:
     sent += read(terminal)
     assert "train sapling" in sent and "make resume" in sent
     program.send_signal(signal.SIGINT)
-    while program.poll() is None:
+    deadline = time.monotonic() + 30
+    while program.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
         read(terminal)
     assert program.returncode == 0
