@@ -252,7 +252,9 @@ def checkout(built: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
     (folder / "kit.yaml").write_text(KIT)
     (folder / ".venv").mkdir()
-    (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for path in Path(sys.prefix).iterdir():  # `pyvenv.cfg` too, which makes it an environment
+        if path.name != "installed":
+            (folder / ".venv" / path.name).symlink_to(path)
     (folder / ".venv" / "installed").touch()
     return folder
 

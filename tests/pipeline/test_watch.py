@@ -29,7 +29,10 @@ def read(terminal: int) -> str:
     """Return what the terminal was sent since the last call."""
     found = b""
     while select.select([terminal], [], [], 0)[0]:
-        found += os.read(terminal, 65536)
+        try:
+            found += os.read(terminal, 65536)
+        except OSError:  # the program has ended
+            break
     return found.decode("utf-8", "replace")
 
 
