@@ -36,9 +36,10 @@ NAMES = {
 """What is typed, and what stands in for it here."""
 
 TYPED = [
-    # The lock first: later commands compare with it.
-    "python -m scripts.artifact lock results/demo",
     "make demo",
+    # Later commands compare with the lock.
+    "python -m scripts.artifact lock results/demo",
+    "snakemake --cores 2 report",
     "make verify",
     "make resume",
     "snakemake -n --profile slurm-h100",
@@ -64,6 +65,7 @@ TYPED = [
 ]
 _HUB, _GPU, _LONG = "needs the hub", "needs a GPU", "takes minutes"
 _PIN = 'python -m scripts.recipe pin "$PWD/config/demo-sources" demo_pippa.jsonl'
+_NOTHING = f"snakemake --cores 8 --configfile {TINY}"
 _KUBERNETES = "test -f profiles/kubernetes/profile.yaml && test -f profiles/kubernetes/job.yaml"
 SHORTER = {
     # what is typed: (what runs here, why)
@@ -103,7 +105,17 @@ SHORTER = {
         "snakemake -n --profile slurm-a40 --configfile config/pygmalion-2-13b.yaml",
         "needs a cluster",
     ),
-    "snakemake --configfile config/my-recipe.yaml": (f"snakemake -n --configfile {TINY}", "as the line before"),
+    "snakemake --configfile config/my-recipe.yaml": (_NOTHING, "as for mine.yaml"),
+    "snakemake --report snakemake.html": (f"snakemake --report snakemake.html --configfile {TINY}", "the tiny recipe"),
+    "python -m scripts.report page results/demo": ("python -m scripts.report page results/tiny", "the tiny recipe"),
+    "python -m scripts.report compare results/demo /elsewhere/results/demo": (
+        "python -m scripts.report compare results/tiny results/tiny",
+        "a folder of somebody else",
+    ),
+    "python -m scripts.report compare results/demo results/tiny --pair tiny-roleplay=sapling --page difference.html": (
+        "python -m scripts.report compare results/tiny results/tiny --page difference.html",
+        "one recipe is here, not two",
+    ),
     "snakemake --profile slurm-h100 plan": ("snakemake -n plan --profile slurm-h100", _LONG),
     "snakemake --profile profiles/cluster-generic --configfile RECIPE": (
         "snakemake -n --profile profiles/cluster-generic --configfile config/mythalion-13b.yaml",
@@ -118,15 +130,18 @@ SHORTER = {
         "python -c 'import model_signing, OpenSSL'",
         "installed already, and needs a package index",
     ),
-    "snakemake --cores 8": (f"snakemake -n --configfile {TINY}", "takes minutes; test_demo.py runs the demo"),
+    "snakemake --cores 8": (_NOTHING, "takes minutes; test_demo.py runs the demo"),
     "snakemake plan --profile slurm-h100": ("snakemake -n plan --profile slurm-h100", _LONG),
     "snakemake release": ("snakemake -n release", "run by tests/pipeline/test_release.py"),
     "snakemake --cores 2 release": ("snakemake -n release", "run by tests/pipeline/test_release.py"),
     "snakemake publish": ("snakemake -n publish", "run by tests/pipeline/test_release.py"),
     "snakemake --cores 2 publish": ("snakemake -n publish", "run by tests/pipeline/test_release.py"),
-    "snakemake --cores 2 publish --config publish=yes": ("snakemake -n publish --config publish=yes", _HUB),
-    "snakemake blind-test": ("snakemake -n blind-test --configfile config/demo.yaml", "run by test_blind.py"),
-    "snakemake --cores 2 blind-test": ("snakemake -n blind-test --configfile config/demo.yaml", "run by test_blind.py"),
+    "snakemake --cores 2 publish --config publish=yes": ("snakemake -n publish", _HUB),
+    "snakemake blind-test": ("snakemake -n blind-test --configfile config/mythalion-13b.yaml", "run by test_blind.py"),
+    "snakemake --cores 2 blind-test": (
+        "snakemake -n blind-test --configfile config/mythalion-13b.yaml",
+        "run by test_blind.py",
+    ),
     "python -m scripts.artifact": ("python -m scripts.artifact --help", "wants a command"),
     "python -m scripts.<stage>": ("python -m scripts.clean --help", "a pattern"),
     "python -m scripts.<stage> --spec JSON --inputs SHA256SUMS... --output SHA256SUMS": (
@@ -191,6 +206,7 @@ KIT = """models:
 - {model: seedling, parameters: {weight: 0.5}}
 - {model: sapling, parameters: {weight: 0.5}}
 merge_method: linear
+dtype: float16
 """
 """A configuration of mergekit, to import and export."""
 BENCHES = re.compile(r"(?:[A-Z_]+=\S+ )*python -m tests\.bench(?:\.| )(bench_\w+)(?: [\w.]+)*$")
@@ -251,6 +267,7 @@ def checkout(built: Bench, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = built.copy(tmp_path_factory.mktemp("commands") / "atelier").folder
     (folder / "Makefile").write_text((ROOT / "Makefile").read_text())
     (folder / "kit.yaml").write_text(KIT)
+    (folder / "config" / "tiny.yaml").write_text((ROOT / TINY).read_text())  # found by the name of its results
     (folder / ".venv").mkdir()
     for path in Path(sys.prefix).iterdir():  # `pyvenv.cfg` too, which makes it an environment
         if path.name != "installed":
