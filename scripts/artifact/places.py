@@ -30,14 +30,17 @@ def artifact_folders(root: Path) -> list[Path]:
     found, waiting = [], [str(root)]
     while waiting:
         folder = waiting.pop()
-        try:
-            with os.scandir(folder) as listing:
-                entries = {entry.name: entry for entry in listing}
-        except OSError as error:
-            raise ArtifactError(f"{folder}: {error.strerror}; its artifacts can't be seen") from None
-        if SUMS in entries or RECORD in entries:
+        if any(os.path.lexists(os.path.join(folder, name)) for name in (SUMS, RECORD)):
             found.append(Path(folder))
             continue
-        inner = (e for n, e in entries.items() if n != WORK and ".tmp." not in n and not n.endswith(".differs"))
-        waiting += [entry.path for entry in inner if entry.is_dir(follow_symlinks=False)]
+        try:
+            with os.scandir(folder) as listing:
+                inner = [entry.path for entry in listing if entry.is_dir(follow_symlinks=False) and _may_hold(entry)]
+        except OSError as error:
+            raise ArtifactError(f"{folder}: {error.strerror}; its artifacts can't be seen") from None
+        waiting += inner
     return sorted(found)
+
+
+def _may_hold(entry: "os.DirEntry[str]") -> bool:
+    return entry.name != WORK and ".tmp." not in entry.name and not entry.name.endswith(".differs")
