@@ -6,9 +6,8 @@ by all threads together, whichever artifact it belongs to.
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
@@ -18,7 +17,6 @@ from scripts.artifact.record import read_record
 from scripts.artifact.statcache import StatCache, stat_list, stat_of
 from scripts.artifact.tensors import digest_safetensors
 
-_MANY_BYTES = 2_000_000  # of SHA256SUMS: about 20,000 files
 _BATCH_FILES, _BATCH_BYTES = 256, 1 << 24  # small files travel together: a task costs a thread about 30 us
 
 
@@ -90,24 +88,6 @@ def begin(folder: Path, deep: bool = False, tensors: bool = False) -> Check:
         if name in claimed and known != claimed[name]:
             check.unread[name] = stat
     check.unchanged = len(present) - len(more) - len(check.unread)
-    return check
-
-
-def begin_all(folders: Sequence[Path], deep: bool = False, tensors: bool = False, threads: int = 1) -> list[Check]:
-    """As `begin`, in several processes where there are many files: looking at 100,000 takes a core about a second."""
-    listed = sum((folder / SUMS).stat().st_size for folder in folders if (folder / SUMS).is_file())
-    if deep or tensors or threads <= 1 or listed < _MANY_BYTES:
-        return [begin(folder, deep, tensors) for folder in folders]
-    # `fork`: it starts in milliseconds, and no thread is running yet.
-    with ProcessPoolExecutor(threads, mp_context=get_context("fork")) as pool:
-        return list(pool.map(_begin_lean, folders, chunksize=max(1, len(folders) // (4 * threads))))
-
-
-def _begin_lean(folder: Path) -> Check:
-    """Return `begin` without what only files to be read need: it travels between processes."""
-    check = begin(folder)
-    if not check.unread:
-        return replace(check, claimed={}, cache=None)
     return check
 
 
@@ -211,7 +191,7 @@ def check_artifact(folder: Path, deep: bool = False, threads: int = 1) -> list[F
 
 def check_tree(root: Path, deep: bool = True, threads: int = 1) -> Iterator[tuple[Path, list[Fault]]]:
     """Yield each artifact below `root` with its faults."""
-    for check in read_all(begin_all(artifact_folders(root), deep, threads=threads), threads):
+    for check in read_all([begin(folder, deep) for folder in artifact_folders(root)], threads):
         yield check.folder, check.faults + check_records(check.folder)
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from scripts.artifact import verify
 from scripts.artifact.__main__ import COMMANDS, main
 from scripts.artifact.digest import RECORD, SUMS, format_sums, hash_files, sha256_file
-from scripts.artifact.places import artifact_folders
 from scripts.artifact.record import read_record, write_record
 from scripts.artifact.tensors import digest_safetensors
-from scripts.artifact.verify import read_all
 from tests.conftest import ROOT
 from tests.unit.test_explain import made
 
@@ -188,26 +185,3 @@ def test_every_test_that_the_table_of_gaps_names_exists() -> None:
         assert named, row
         for path, name in named:
             assert f"def {name}(" in (ROOT / "tests" / path).read_text(), f"{path}::{name}"
-
-
-def test_many_files_are_looked_at_by_several_processes_with_the_same_answer(
-    results: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    flip(results / "create/tiny-llama/model.safetensors", -1)
-    (results / "clean/demo-pippa/b.txt").unlink()
-    folders = artifact_folders(results)
-    alone = [check.faults for check in read_all(verify.begin_all(folders, threads=2), 2)]
-    assert [len(faults) for faults in alone] == [1, 1, 0]
-    monkeypatch.setattr(verify, "_MANY_BYTES", 0)
-    monkeypatch.setattr(verify, "begin", _in_another_process(os.getpid()))
-    assert [check.faults for check in read_all(verify.begin_all(folders, threads=2), 2)] == alone
-
-
-def _in_another_process(parent: int) -> Callable[[Path], verify.Check]:
-    real = verify.begin
-
-    def begin(folder: Path) -> verify.Check:
-        assert os.getpid() != parent
-        return real(folder)
-
-    return begin
