@@ -1,7 +1,7 @@
-"""Metrics of a task from the likelihoods of its choices: what lm-eval 0.4.13 computes, without its 1.5 s of imports.
+"""Metrics of a task from the likelihoods of its choices: what lm-eval 0.4.13 computes, without its imports.
 
-The evaluator of lm-eval imports datasets and pandas, for which frozen items have no other use. What is computed
-here is an argmax and a mean; a test holds all of it to lm-eval's own evaluator, to the bit.
+The evaluator of lm-eval imports datasets, for which frozen items have no other use. What is computed here is an
+argmax and a mean; a test holds all of it to lm-eval's own evaluator, to the bit.
 """
 
 import math
