@@ -34,7 +34,7 @@ demo: install  ## the whole workflow in small, then a scorecard
 	@$(BIN)/python -m scripts.report scorecard $(RESULTS)
 
 test: install  ## the whole test suite
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup
+	$(BIN)/python -m pytest -n $(CORES)
 
 install: .venv/installed  ## create .venv from the pinned lock
 

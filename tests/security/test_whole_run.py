@@ -112,7 +112,7 @@ def run_alone(bench: Bench, variables: dict[str, str]) -> tuple[str, bool]:
     raise AssertionError("unreachable")
 
 
-pytestmark = [needs_gcc(), in_soak, pytest.mark.slow, pytest.mark.xdist_group("whole")]
+pytestmark = [needs_gcc(), in_soak, pytest.mark.slow]
 
 
 def test_every_stage_runs_without_a_network(whole: Whole) -> None:

@@ -23,11 +23,10 @@ MEASURED: dict[str, dict[str, float]] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all of these tests on one worker: they share one cluster. `make test` runs the lean part alone."""
+    """`make test` runs the lean part alone, on one worker (tests/conftest.py), since its tests share one cluster."""
     whole = os.environ.get("ATELIER_SLURM") == "1"
     for item in items:
         if "tests/slurm" in str(item.path):
-            item.add_marker(pytest.mark.xdist_group("slurm"))
             item.add_marker(pytest.mark.slow)
             if item.get_closest_marker("matrix") and not whole:
                 item.add_marker(
