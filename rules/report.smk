@@ -24,13 +24,12 @@ checkpoint build_report:
         spec=spec_of("report"),
         code=code_of("report"),
         lock=stage_lock("report"),
-        results=R,
     message:
         "report {GRAPH.recipe.name} [{threads} threads, {resources.mem_mb} MB, {resources.runtime} min]"
     shell:
         "python -m scripts.report --spec {params.spec:q} --threads {threads:q}"
         " --inputs {input:q} --output {output.sums:q} > {log:q} 2>&1"
-        " && python -m scripts.report page {params.results:q} >> {log:q} 2>&1"
+        ' && python -m scripts.report page "$(dirname {output.page:q})" >> {log:q} 2>&1'
 
 
 rule report:
