@@ -22,6 +22,12 @@ def weights(bench: Bench) -> str:
     return sha256_file(bench.folder / "results/tiny/train/sapling/model.safetensors")
 
 
+def states(slurm: SlurmBench) -> set[str]:
+    """Return the states of this run's jobs: other runs share the cluster, and cancel theirs."""
+    lines = (line.split("|") for line in slurm.cluster.jobs("%Z|%T") if line)
+    return {state for folder, state in lines if Path(folder) == slurm.bench.folder}
+
+
 def facts_of_training(bench: Bench) -> dict[str, object]:
     """Return what was asserted while it trained."""
     path = bench.folder / "results/tiny/train/sapling/provenance.json"
@@ -36,7 +42,7 @@ def test_the_whole_recipe_has_the_digests_of_a_local_run(quiet: SlurmBench, buil
         # Its training is longer than the local one: what comes before it is the same to the bit.
         if not name.removeprefix("tiny/").startswith(LONGER):
             assert there[name] == here[name], name
-    assert {line.split("|")[1] for line in quiet.cluster.jobs("%i|%T") if line} <= {"COMPLETED"}
+    assert states(quiet) == {"COMPLETED"}
 
 
 def test_two_nodes_train_the_bytes_of_one(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str, float]) -> None:
@@ -63,8 +69,7 @@ def test_both_profiles_run_the_whole_recipe(
     slurm = SlurmBench(bench, cluster, profile=profile, nodes=nodes)
     run = slurm.run(timeout=1800)
     assert run.code == 0, slurm.report()
-    states = {line.split("|")[1] for line in cluster.jobs("%Z|%T") if Path(line.split("|")[0]) == bench.folder}
-    assert states == {"COMPLETED"}
+    assert states(slurm) == {"COMPLETED"}
     reference = built
     if nodes == 2:
         reference = fresh(tmp_path / "reference")
