@@ -196,12 +196,23 @@ def check_tree(root: Path, deep: bool = True, threads: int = 1) -> Iterator[tupl
 
 
 def require_sound(folder: Path, threads: int = 1) -> str:
-    """Return the VALUE of an artifact after checking every byte of it (or its unchanged stat).
+    """Return the VALUE of an artifact, see `require_all_sound`."""
+    return require_all_sound([folder], threads)[0]
+
+
+def require_all_sound(folders: Sequence[Path], threads: int = 1) -> list[str]:
+    """Return the VALUE of each artifact after checking every byte of it (or its unchanged stat).
+
+    All of them at once: one after the other, threads would wait for the largest file of each.
 
     Raises:
         ArtifactError: a file differs; the message holds both digests and the command that mends it.
     """
-    faults = check_files(folder, threads=threads)
+    return [_value(check) for check in read_all([begin(folder) for folder in folders], threads)]
+
+
+def _value(check: Check) -> str:
+    folder, faults = check.folder, check.faults
     if not faults and (folder / RECORD).is_file():
         record = read_record(folder / RECORD)
         if record["value"] != value_of(folder):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.artifact.stage import StageError
-from scripts.merge.kernel import LANES, Floats, Halves, Words, chunk_kernel, to_floats
+from scripts.merge.kernel import GROUP, LANES, TYPES, Floats, Halves, Words, blend_words, to_floats
 
 ROWS = ("cc", "aa", "bb", "ca", "cb")
 """Sums kept for each tensor: squares of output, first, second, output - first, output - second."""
@@ -63,9 +63,9 @@ class Part:
 
 @dataclass
 class Scratch:
-    """Buffers of one worker: three lines of elements, and the fp32 sums of a block."""
+    """Buffers of one worker: three groups of lines of elements, and the fp32 sums of a block."""
 
-    lines: Floats = field(default_factory=lambda: np.zeros((3, LANES), np.float32))
+    lines: Floats = field(default_factory=lambda: np.zeros((3, GROUP * LANES), np.float32))
     sums: Floats = field(default_factory=lambda: np.zeros((len(ROWS), LANES), np.float32))
 
 
@@ -96,11 +96,10 @@ def blend_chunk(chunk: Chunk, recipe: Recipe, scratch: Scratch) -> Part:
         StageError: NaN or infinity in an input that reaches the output, with tensor, model and index.
     """
     part = Part(np.zeros((len(ROWS), LANES)), chunk.second is not None)
-    second = chunk.second or chunk.first
-    kernel = chunk_kernel(chunk.first.dtype, second.dtype, chunk.out.dtype)
+    first, second, out = (v.words.view(TYPES[v.dtype]) for v in (chunk.first, chunk.second or chunk.first, chunk.out))
     steps = np.array(recipe.steps, np.float32).reshape(-1, 2)
-    words = (chunk.first.words, second.words, chunk.out.words)
-    part.flushed = kernel(*words, part.paired, recipe.from_second, steps, scratch.lines, scratch.sums, part.sums)
+    scratches = (scratch.lines, scratch.sums, part.sums)
+    part.flushed = blend_words(first, second, out, part.paired, recipe.from_second, steps, *scratches)
     if not part.paired:
         part.sums[[ROWS.index("bb"), ROWS.index("cb")]] = 0.0
     if not np.isfinite(part.sums).all():

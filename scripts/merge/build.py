@@ -15,6 +15,7 @@ from scripts.merge.progress import Progress
 from scripts.merge.shards import INDEX, index_text
 from scripts.merge.stream import Blender
 from scripts.merge.write import Written, begin, finished, write_shard
+from scripts.recipe.compiled import keep_compiled
 from scripts.recipe.merge import MergeSpec
 
 
@@ -25,6 +26,7 @@ def build(job: Job[MergeSpec]) -> None:
         StageError: whatever the headers, configs, tokenizers or weights make impossible.
     """
     spec = job.spec
+    keep_compiled(job.compiled)
     first, second = (open_model(name, job.named(name)) for name in spec.models)
     plan = make_plan(spec, first, second)
     facts = write_folder(first, job.out, spec.out_dtype, spec.added_tokens)

@@ -1,7 +1,8 @@
 """Speed of the merge beside the floor of the same machine in the same run.
 
 `python -m tests.bench.bench_merge [GB] [--rounds N]`: two random bf16 models of GB each (default 0.5). Every contender
-runs once a round, in turns; its best round counts. A first run of the floor is thrown away: it warms the page cache,
+runs once a round, in turns; its best round counts (from the second on, the compiled loops are read from where the
+first put them, as by later merges of a recipe). A first run of the floor is thrown away: it warms the page cache,
 and on a virtual machine memory that its host has never backed is written ten times slower. TMPDIR=/dev/shm (where 3 x
 GB fit) takes the disk out of the comparison. Nobody flushes to the disk here: mergekit never does, and ours does it
 when the artifact is published. MERGEKIT_PYTHON may name the Python of an environment that holds mergekit, for a peer.
@@ -193,8 +194,10 @@ def _bytes_only(root: Path, threads: int) -> None:
     from scripts.merge.plan import make_plan
     from scripts.merge.stream import Blender
     from scripts.merge.write import write_shard
+    from scripts.recipe.compiled import keep_compiled
 
     (root / "out").mkdir()
+    keep_compiled(root / "compiled")
     plan = make_plan(_spec(), *(open_model(name, root / name) for name in ("first", "second")))  # type: ignore[arg-type]
     with Files() as files:
         blender = Blender(plan, files, threads)
@@ -209,8 +212,9 @@ def _stage(root: Path, threads: int, verify: bool) -> None:
     from scripts.merge.build import build
 
     if verify:
-        for name in ("first", "second"):
-            hash_files(root / name, sorted(p.name for p in (root / name).iterdir()), threads)
+        # As the stage's door does it: the files of all inputs together.
+        names = [p.relative_to(root).as_posix() for name in ("first", "second") for p in (root / name).iterdir()]
+        hash_files(root, names, threads)
     (root / "out" / "payload").mkdir(parents=True)
     inputs = {f"train/{name}": root / name for name in ("first", "second")}
     build(Job(_spec(), inputs, root / "out" / "payload", root / "out" / "work", threads))  # type: ignore[arg-type, type-var]
