@@ -1,19 +1,20 @@
 """Rows of a mixture -> token ids and flags. T: tokens of all rows, one after another."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from scripts.artifact.stage import StageError
 from scripts.artifact.workers import ordered
+from scripts.pack.encode import Encoded, Segments, encode_rows
 from scripts.pack.npy import NpyWriter
 from scripts.recipe.pack import PackSettings, PackSpec
-from scripts.recipe.tokenizer import Ids, Tokenizer
+from scripts.recipe.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 # 1,024 rows of a mean 4 kB: 4 MB travel to a process and 2 MB of ids back.
 _BATCH_ROWS = 1024
 _ROWS_WORTH_A_PROCESS = 2048
-
-Segments = Sequence[tuple[str, bool]]
-"""Text of each segment, and whether the model wrote it."""
 
 
 @dataclass
@@ -35,53 +33,6 @@ class Packed:
     too_long: int = 0
     trained_tokens: int = 0
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
-
-
-def encode_row(tokenizer: Tokenizer, segments: Segments, settings: PackSettings) -> tuple[Ids, NDArray[np.uint8]]:
-    """Return one row's ids and trained flags, both `[tokens]`: BOS, the text, EOS.
-
-    With `tokenization: turns`, at every model turn the ids before it are those of the chat template's generation
-    prompt, and the whole row is the template's rendering of the conversation as long as no merge of the vocabulary
-    crosses from a marker into a turn (a quote mark after `<|model|>` does in Llama's, and only in the history that
-    inference renders; what is generated never does). With `halves`, the original's: BOS + ids of all before the
-    last model turn + ids of that turn + EOS, where the halves are tokenized separately, so that turn begins with
-    a space.
-
-    Source:
-        reference of `halves`: axolotl f4746507f, prompt_strategies/metharme.py.
-    """
-    pieces: list[tuple[Ids, bool]] = []
-    if settings.tokenization == "halves":
-        context = "".join(text for text, _ in segments[:-1])
-        pieces = [(tokenizer.encode(context), False), (tokenizer.encode(segments[-1][0]), True)]
-    else:
-        pieces = _turns(tokenizer, segments)
-    control = np.array([tokenizer.bos_id, tokenizer.eos_id], dtype=tokenizer.dtype)
-    ids = np.concatenate([control[:1], *(part for part, _ in pieces), control[1:].repeat(settings.eos_count)])
-    trained = np.ones(len(ids), dtype=np.uint8)
-    trained[0] = settings.boundary_label == "keep"
-    if not settings.train_on_inputs:
-        start = 1
-        for part, model_wrote in pieces:
-            trained[start : start + len(part)] = model_wrote
-            start += len(part)
-    return ids, trained
-
-
-def _turns(tokenizer: Tokenizer, segments: Segments) -> list[tuple[Ids, bool]]:
-    """Return contexts and model turns; every model turn but the last ends in EOS (the last gets `eos_count`)."""
-    pieces: list[tuple[Ids, bool]] = []
-    context = ""
-    end = np.array([tokenizer.eos_id], dtype=tokenizer.dtype)
-    for text, model_wrote in segments:
-        if model_wrote:
-            if pieces:
-                pieces.append((end, True))
-            pieces += [(tokenizer.encode(context), False), (tokenizer.encode_continuation(text), True)]
-            context = ""
-        else:
-            context += text
-    return pieces
 
 
 def pack_split(
@@ -113,8 +64,10 @@ def pack_split(
     ):
         rows, batches = mixture_batches(path)
         # A process starts in about half a second, in which 1,000 rows are done.
-        processes = min(threads, rows // _ROWS_WORTH_A_PROCESS)
-        make = partial(_encoder, load, spec.settings, str(path))
+        tokenizer = load()
+        # A second memo would meet all words for itself: on 12 million tokens, two processes took as long as one.
+        processes = 1 if tokenizer.memo else min(threads, rows // _ROWS_WORTH_A_PROCESS)
+        make = partial(_encoder, load if processes > 1 else lambda: tokenizer, spec.settings, str(path))
         for batch, done in ordered(make, batches, processes):
             all_ids.append(done.ids)
             all_trained.append(done.trained)
@@ -135,29 +88,12 @@ def pack_split(
     return packed
 
 
-class Encoded(NamedTuple):
-    """Token ids of a batch of rows; `ids` and `trained` hold the rows that fit, `lengths` all of them."""
-
-    ids: Ids
-    trained: NDArray[np.uint8]
-    lengths: NDArray[np.int64]
-
-
 def _encoder(load: Callable[[], Tokenizer], settings: PackSettings, path: str) -> Callable[[Any], Encoded]:
     """Return what a process does with a batch of rows."""
     tokenizer = load()
 
     def encode(batch: Any) -> Encoded:
-        ids = [np.zeros(0, dtype=tokenizer.dtype)]
-        trained = [np.zeros(0, dtype=np.uint8)]
-        lengths = np.zeros(batch.num_rows, dtype=np.int64)
-        for row, segments in enumerate(_segments(batch, path)):
-            row_ids, row_trained = encode_row(tokenizer, segments, settings)
-            lengths[row] = len(row_ids)
-            if len(row_ids) <= settings.sequence_len:
-                ids.append(row_ids)
-                trained.append(row_trained)
-        return Encoded(np.concatenate(ids), np.concatenate(trained), lengths)
+        return encode_rows(tokenizer, _segments(batch, path), settings).up_to(settings.sequence_len)
 
     return encode
 

@@ -7,13 +7,14 @@ Literals such as `</s>` in a text are plain text here, never control tokens.
 
 import json
 from abc import ABC, abstractmethod
-from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scripts.recipe.word_memo import WordMemo
 
 if TYPE_CHECKING:
     import sentencepiece
@@ -27,52 +28,19 @@ SPACE = "\u2581"
 _NO_PREFIX = b"\x1a\x02\x18\x00"
 # Text that every normalisation but the identity would change: widths, ligatures, marks, spaces of all kinds.
 _PROBE = "  a \t b\u3000\u00a0\ufb01\uff21 e\u0301\u200d\u2028 \u212b\u00ad\ufeff\r\n c  "
-_MEMO_WORDS = 1 << 20
-_MEMO_CHARS = 64
+# Compiling the memo takes as long as sentencepiece for 5 MB.
+_WORTH_BYTES = 1 << 22
 
 
 class TokenizerError(ValueError):
     """A tokenizer that is missing, damaged or not usable for packing."""
 
 
-class _Memo(dict[str, bytes]):
-    """Ids of a space and a word, by the word; at most 2^20 words (about 150 MB), then it starts anew.
-
-    The new words of a text are encoded together: of a call for one word, more than half the time is Python's.
-    """
-
-    def __init__(self, encode: Callable[[list[str]], Iterable[bytes]]) -> None:
-        super().__init__()
-        self._encode = encode
-        self._new: list[str] = []
-
-    def __missing__(self, word: str) -> bytes:
-        self._new.append(word)
-        self[word] = b""  # it is asked for once
-        return b""
-
-    def ids(self, words: list[str]) -> bytes:
-        """Return the ids of words that have a space before each of them."""
-        found = b"".join(map(self.__getitem__, words))
-        if not self._new:
-            return found
-        new, self._new = self._new, []
-        try:
-            self.update(zip(new, self._encode([" " + word for word in new]), strict=True))
-        except BaseException:
-            self.clear()
-            raise
-        found = b"".join(map(self.__getitem__, words))
-        for word in new:
-            if len(word) > _MEMO_CHARS:
-                del self[word]
-        if len(self) > _MEMO_WORDS:
-            self.clear()
-        return found
-
-
 class Tokenizer(ABC):
     """Encodes texts without adding control tokens. Made by `load_tokenizer`."""
+
+    memo = False
+    """Whether words are remembered, which makes one process faster than several."""
 
     def __init__(self, vocab_size: int, bos_id: int, eos_id: int) -> None:
         self.vocab_size = vocab_size
@@ -87,6 +55,18 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode_continuation(self, text: str) -> Ids:
         """Return the ids of a text that goes on where another one stopped: no leading space is put before it."""
+
+    def encode_all(self, texts: Sequence[str], continued: Sequence[bool]) -> tuple[Ids, NDArray[np.int64]]:
+        """Return the ids of many texts, one after another, and how many each has.
+
+        Args:
+            texts: many at once, since that may be faster.
+            continued: for each text, whether to encode it as `encode_continuation` does.
+        """
+        ways = (self.encode, self.encode_continuation)
+        found = [ways[bool(goes_on)](text) for text, goes_on in zip(texts, continued, strict=True)]
+        counts = np.fromiter(map(len, found), np.int64, len(found))
+        return np.concatenate([np.zeros(0, self.dtype), *found]), counts
 
     @abstractmethod
     def decode(self, ids: Ids) -> str:
@@ -114,8 +94,9 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(size, bos, eos)
         self.prefix = SPACE if self._plain.normalize("a") == f"{SPACE}a" else ""
         self.memo = memo and self._words_are_independent()
-        lines = self.memo and self._lines_are_independent()
-        self._memo = _Memo(self._at_once if lines else self._one_by_one)
+        line_break = self._continued.encode("\n")[0] if self.memo and self._lines_are_independent() else None
+        self._words = WordMemo(self._continued.encode, self.dtype, line_break)
+        self._seen = 0
 
     @property
     def processor(self) -> "sentencepiece.SentencePieceProcessor":
@@ -135,62 +116,38 @@ class SentencePieceTokenizer(Tokenizer):
         texts = map(self._plain.id_to_piece, range(self.vocab_size))
         return len(self._continued.encode("\n")) == 1 and all("\n" not in text or text == "\n" for text in texts)
 
-    def _one_by_one(self, texts: list[str]) -> Iterator[bytes]:
-        return (np.array(self._continued.encode(text), dtype=self.dtype).tobytes() for text in texts)
-
-    def _at_once(self, texts: list[str]) -> Iterator[bytes]:
-        """Yield the ids of each text: of one call for all, line by line."""
-        ids = array(np.dtype(self.dtype).char, self._continued.encode("\n".join([*texts, ""])))
-        line_break, start = ids[-1], 0
-        for text in texts:
-            end = ids.index(line_break, start)
-            for _ in range(text.count("\n")):
-                end = ids.index(line_break, end + 1)
-            yield ids[start:end].tobytes()
-            start = end + 1
-
     def encode(self, text: str) -> Ids:
         """As sentencepiece's own `encode`."""
-        return self._ids(self._plain, self.prefix, text)
+        return self._ids(self._plain, text)
 
     def encode_continuation(self, text: str) -> Ids:
         """As sentencepiece's own `encode` with `add_dummy_prefix` off."""
-        return self._ids(self._continued, "", text)
+        return self._ids(self._continued, text)
 
-    def _ids(self, processor: "sentencepiece.SentencePieceProcessor", prefix: str, text: str) -> Ids:
-        if not text:
-            return np.zeros(0, dtype=self.dtype)
+    def encode_all(self, texts: Sequence[str], continued: Sequence[bool]) -> tuple[Ids, NDArray[np.int64]]:
+        """As the two above, with the memo as soon as there is enough to do."""
+        self._seen += sum(map(len, texts))
+        if not self.memo or self._seen < _WORTH_BYTES:
+            return super().encode_all(texts, continued)
         try:
-            if not self.memo:
-                return np.asarray(processor.encode(text), dtype=self.dtype)
-            text = text.replace(SPACE, " ")
-            if prefix or text[0] == " ":
-                before, words = b"", (text if prefix else text[1:]).split(" ")
-            else:
-                first, *words = text.split(" ")
-                before = next(self._one_by_one([first]))
-            if "" in words:
-                words = list(_indented(words))
-            return np.frombuffer(before + self._memo.ids(words), dtype=self.dtype)
+            pieces = [(text.replace(SPACE, " ") if SPACE in text else text).encode() for text in texts]
+        except UnicodeEncodeError as error:
+            raise _not_utf8(str(error.object)) from None
+        return self._words.ids(pieces, np.array(continued, bool) if self.prefix else np.ones(len(texts), bool))
+
+    def _ids(self, processor: "sentencepiece.SentencePieceProcessor", text: str) -> Ids:
+        try:
+            return np.asarray(processor.encode(text), dtype=self.dtype)
         except (RuntimeError, UnicodeEncodeError):
-            raise TokenizerError(f"text can't be encoded as UTF-8: {text[:80]!r}; clean the source again") from None
+            raise _not_utf8(text) from None
 
     def decode(self, ids: Ids) -> str:
         """Return the text of ids; a leading space is kept."""
         return str(self._continued.decode(ids.tolist()))
 
 
-def _indented(words: Iterable[str]) -> Iterator[str]:
-    """Yield words, those behind a gap with the spaces that are too many for one."""
-    gap = ""
-    for word in words:
-        if word:
-            yield gap + word
-            gap = ""
-        else:
-            gap += " "
-    if gap:
-        yield gap[1:]
+def _not_utf8(text: str) -> TokenizerError:
+    return TokenizerError(f"text can't be encoded as UTF-8: {text[:80]!r}; clean the source again")
 
 
 class FastTokenizer(Tokenizer):

@@ -171,6 +171,9 @@ def test_lost_node(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str,
     begun = time.monotonic()
     try:
         cluster.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        # This node answers, so Slurm uses it again at once; to start the job there before its first try is gone
+        # (the two minutes that `queued_again` skips) is what Slurm calls a duplicate, and holds the job for good.
+        untrained.wait_for("the first try to end", lambda: not alive(untrained), NOTICED_S)
         queued_again(untrained, job, begun, measured)
         run = untrained.finish(process)
     finally:

@@ -14,8 +14,9 @@ import pytest
 
 from scripts.artifact.stage import Job, StageError
 from scripts.pack.build import build
+from scripts.pack.encode import encode_row
 from scripts.pack.npy import NpyWriter
-from scripts.pack.rows import encode_row, pack_split
+from scripts.pack.rows import pack_split
 from scripts.pack.show import show
 from scripts.recipe.pack import PackSettings, PackSpec
 from scripts.recipe.tokenizer import SentencePieceTokenizer, load_tokenizer

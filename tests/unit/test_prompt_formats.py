@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scripts.mix.render import render
-from scripts.pack.rows import encode_row
+from scripts.pack.encode import encode_row
 from scripts.recipe.pack import PackSettings
 from scripts.recipe.prompt_format import FORMATS, FormatName, write_chat_template
 from scripts.recipe.tokenizer import load_tokenizer

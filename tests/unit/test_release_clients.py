@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from scripts.pack.rows import encode_row
+from scripts.pack.encode import encode_row
 from scripts.recipe.pack import PackSettings
 from scripts.recipe.prompt_format import FORMATS, FormatName
 from scripts.recipe.tokenizer import SentencePieceTokenizer

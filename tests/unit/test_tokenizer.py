@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,24 @@ def real_texts() -> list[str]:
     return [*stories, *messages, *rows]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def memo_at_once() -> Iterator[None]:
+    """Texts as few as these would not be worth compiling."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scripts.recipe.tokenizer._WORTH_BYTES", 0)
+        yield
+
+
+def assert_equal_to_plain(ours: SentencePieceTokenizer, texts: list[str]) -> None:
+    """The memo, asked twice for all texts, gives what sentencepiece gives for each."""
+    plain = [[*way(text).tolist()] for way in (ours.encode, ours.encode_continuation) for text in texts]
+    for _ in range(2):
+        ids, counts = ours.encode_all(texts * 2, [False] * len(texts) + [True] * len(texts))
+        found = [part.tolist() for part in np.split(ids, np.cumsum(counts)[:-1])]
+        differing = [(text, a, b) for text, a, b in zip(texts * 2, found, plain, strict=True) if a != b]
+        assert not differing, differing[0]
+
+
 def check(folder: Path, texts: list[str]) -> None:
     """Compare memo, plain tokenizers and AutoTokenizer with sentencepiece."""
     transformers = pytest.importorskip("transformers")
@@ -73,6 +92,7 @@ def check(folder: Path, texts: list[str]) -> None:
     ours = load_tokenizer(folder)
     assert isinstance(ours, SentencePieceTokenizer) and ours.memo
     fast = FastTokenizer((folder / "tokenizer.json").read_text(encoding="utf-8"), "<s>", "</s>")
+    assert_equal_to_plain(ours, texts)
     for text in texts:
         truth = ours.processor.encode(text)
         assert ours.encode(text).tolist() == truth, text[:200]
@@ -110,17 +130,18 @@ def test_llama_on_real_texts(llama: Path) -> None:
 def test_any_text_is_encoded_as_sentencepiece_does(small: Path, text: str) -> None:
     ours = load_once(small)
     assert ours.encode(text).tolist() == ours.processor.encode(text)
-    plain = SentencePieceTokenizer((small / "tokenizer.model").read_bytes(), memo=False)
-    assert ours.encode_continuation(text).tolist() == plain.encode_continuation(text).tolist()
+    assert_equal_to_plain(ours, [text, "the river" + text])
 
 
-def test_a_text_that_fails_spoils_no_later_one(small: Path) -> None:
-    ours = load_tokenizer(small)
+def test_a_text_that_fails_spoils_no_later_one(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = SentencePieceTokenizer((small / "tokenizer.model").read_bytes())
     with pytest.raises(TokenizerError, match="UTF-8"):
-        ours.encode("the river \ud800 greets the garden")
-    assert ours.encode("the river greets").tolist() == ours.encode("the river greets").tolist()
-    assert isinstance(ours, SentencePieceTokenizer)
-    assert ours.encode("the river greets").tolist() == ours.processor.encode("the river greets")
+        ours.encode_all(["the river greets", "the river \ud800 greets the garden"], [False, True])
+    with monkeypatch.context() as patch:
+        patch.setattr(ours._words, "_encode", lambda texts: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ours.encode_all(["the river greets"], [False])
+    assert_equal_to_plain(ours, ["the river greets"])
 
 
 LOADED: dict[Path, SentencePieceTokenizer] = {}
@@ -131,14 +152,22 @@ def load_once(folder: Path) -> SentencePieceTokenizer:
     return LOADED.setdefault(folder, SentencePieceTokenizer((folder / "tokenizer.model").read_bytes()))
 
 
-def test_a_full_memo_starts_anew(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scripts.recipe.tokenizer._MEMO_WORDS", 3)
+@pytest.mark.parametrize("limit", ["WORDS", "CHARS"])
+def test_a_full_memo_starts_anew(small: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(f"scripts.recipe.word_memo.{limit}", 3)
     ours = SentencePieceTokenizer((small / "tokenizer.model").read_bytes())
     for space in (" ", "  "):
-        text = "the river greets the garden and the lantern {}".replace(" ", space).format("x" * 100)
-        assert ours.encode(text).tolist() == ours.processor.encode(text)
-        assert len(ours._memo) <= 3
-        assert ours.encode("the river").tolist() == ours.processor.encode("the river") and 0 < len(ours._memo) <= 3
+        assert_equal_to_plain(ours, ["the river greets the garden and the lantern {}".replace(" ", space)])
+    assert_equal_to_plain(ours, ["river"])
+    assert len(ours._words) == 2, "with a space before it and without"
+
+
+def test_a_memo_that_grows_keeps_what_it_knows(small: Path) -> None:
+    """Tables and arenas are made larger by each call."""
+    ours = SentencePieceTokenizer((small / "tokenizer.model").read_bytes())
+    for words in (1, 30, 3_000, 30_000):
+        assert_equal_to_plain(ours, [" ".join(f"w{number}" for number in range(words))])
+    assert len(ours._words) == 30_001
 
 
 def test_words_that_depend_on_each_other_switch_the_memo_off(tmp_path: Path) -> None:
@@ -156,6 +185,7 @@ def test_words_that_depend_on_each_other_switch_the_memo_off(tmp_path: Path) -> 
         )  # fmt: skip
         ours = SentencePieceTokenizer(model.getvalue())
         assert not ours.memo, options
+        assert_equal_to_plain(ours, ["of the sea \ufb01sh", "", " sea  of the"])
         for text in ("of the sea \ufb01sh", "", " sea  of the"):
             assert ours.encode(text).tolist() == ours.processor.encode(text)
         if "model_type" in options:
