@@ -24,71 +24,85 @@ WORDS, CHARS = 1 << 20, 1 << 26
 _TOGETHER = 256
 """New words in one call: with many more, sentencepiece's queue of merges leaves the L1 cache."""
 _SPACE, _BREAK = np.uint8(32), np.uint8(10)
-_BASIS, _PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)  # of FNV-1a
-# Columns of what is known of a word.
-_TEXT, _SIZE, _IDS, _COUNT = 0, 1, 2, 3
+_PRIME = np.uint64(0x100000001B3)  # of FNV-1a
+# Columns of what is known of a word: hash (its lowest bit: no space before it); place << 32 | bytes of its text;
+# place << 32 | number of its ids; its first 8 bytes. One cache line says all of most words.
+_HASH, _TEXT, _IDS, _HEAD = 0, 1, 2, 3
+_LOW = np.int64((1 << 32) - 1)
 
 
 @compiled
 def _find(
-    raw: Bytes, start: int, end: int, first: bool, table: Table, hashes: NDArray[np.uint64], known: Numbers,
-    chars: Bytes, used: Numbers,
-) -> int:  # pragma: no cover - compiled  # fmt: skip
-    """Return the number of a word, which is entered with unknown ids if it is new; `used`: words, chars."""
-    word = _BASIS ^ np.uint64(first)
-    for i in range(start, end):
-        word = (word ^ np.uint64(raw[i])) * _PRIME
-    word = mix(word) & ~np.uint64(1) | np.uint64(first)  # the kind is compared with the hash
+    raw: Bytes, start: int, end: int, bare: bool, table: Table, known: Numbers, chars: Bytes, used: Numbers
+) -> int:  # pragma: no cover - compiled
+    """Return the number of a word, which is entered without ids if it is new; `used`: words, chars."""
+    size = end - start
+    head = np.uint64(0)
+    for i in range(min(size, 8)):
+        head |= np.uint64(raw[start + i]) << np.uint64(8 * i)
+    found = mix(head ^ np.uint64(size))
+    for i in range(start + 8, end):
+        found = (found ^ np.uint64(raw[i])) * _PRIME
+    if size > 8:
+        found = mix(found)
+    key, begin = np.int64(found & ~np.uint64(1) | np.uint64(bare)), np.int64(head)
     last = len(table) - 1
-    slot = np.int64(word >> np.uint64(1)) & last
+    slot = np.int64(found >> np.uint64(1)) & last
     while table[slot]:
         index = table[slot] - 1
-        if hashes[index] == word and known[index, _SIZE] == end - start:
-            at, same = known[index, _TEXT], True
-            for i in range(end - start):
+        if known[index, _HASH] == key and known[index, _HEAD] == begin and (known[index, _TEXT] & _LOW) == size:
+            at, same = known[index, _TEXT] >> 32, True
+            for i in range(8, size):
                 same &= chars[at + i] == raw[start + i]
             if same:
                 return int(index)
         slot = (slot + 1) & last
     index, at = used[0], used[1]
-    table[slot], hashes[index] = index + 1, word
-    known[index, _TEXT], known[index, _SIZE] = at, end - start
-    for i in range(end - start):
+    table[slot] = index + 1
+    known[index, _HASH], known[index, _HEAD] = key, begin
+    known[index, _TEXT], known[index, _IDS] = at << 32 | size, 0
+    for i in range(size):
         chars[at + i] = raw[start + i]
-    used[0], used[1] = index + 1, at + end - start
+    used[0], used[1] = index + 1, at + size
     return int(index)
 
 
 @compiled
 def _find_all(
-    raw: Bytes, ends: Numbers, continued: NDArray[np.bool_], table: Table, hashes: NDArray[np.uint64],
-    known: Numbers, chars: Bytes, used: Numbers, words: Table, counts: Numbers,
-) -> int:  # pragma: no cover - compiled  # fmt: skip
-    """Write the numbers of all words to `words`, how many each piece has to `counts`; return how many they are.
+    raw: Bytes, ends: Numbers, continued: NDArray[np.bool_], table: Table, known: Numbers, chars: Bytes,
+    used: Numbers, words: Table, counts: Numbers, done: Numbers,
+) -> bool:  # pragma: no cover - compiled  # fmt: skip
+    """Write the numbers of all words to `words`, and how many each piece has to `counts`.
 
-    `ends`: where each piece of `raw` ends.
+    `ends`: where each piece of `raw` ends. `done`: pieces and words.
+
+    Returns:
+        False if the table becomes too full: it is to be called again with a larger one.
     """
-    written, begin = 0, 0
-    for piece in range(len(ends)):
-        end, before = ends[piece], written
-        position = begin
-        first = continued[piece] and begin < end and raw[begin] != _SPACE
-        if continued[piece] and not first:
+    begin = ends[done[0] - 1] if done[0] else 0
+    while done[0] < len(ends):
+        piece, written = done[0], done[1]
+        end, position = ends[piece], begin
+        if 2 * (used[0] + end - begin + 1) > len(table):
+            return False
+        bare = continued[piece] and begin < end and raw[begin] != _SPACE
+        if continued[piece] and not bare:
             position += 1  # the piece begins with a space, which is its first word's
         more = begin < end
         while more:
             stop = position
-            if not first:
+            if not bare:
                 while stop < end and raw[stop] == _SPACE:
                     stop += 1
             while stop < end and raw[stop] != _SPACE:
                 stop += 1
-            words[written] = _find(raw, position, stop, first, table, hashes, known, chars, used)
+            words[written] = _find(raw, position, stop, bare, table, known, chars, used)
             written += 1
-            first, more, position = False, stop < end, stop + 1
-        counts[piece] = written - before
+            bare, more, position = False, stop < end, stop + 1
+        counts[piece] = written - done[1]
+        done[0], done[1] = piece + 1, written
         begin = end
-    return written
+    return True
 
 
 @compiled
@@ -98,7 +112,8 @@ def _write(words: Table, known: Numbers, ids: Ids, out: Ids, counts: Numbers) ->
     for piece in range(len(counts)):
         before = written
         for _ in range(counts[piece]):
-            at, count = known[words[word], _IDS], known[words[word], _COUNT]
+            place = known[words[word], _IDS]
+            at, count = place >> 32, place & _LOW
             for i in range(count):
                 out[written + i] = ids[at + i]
             written += count
@@ -108,11 +123,11 @@ def _write(words: Table, known: Numbers, ids: Ids, out: Ids, counts: Numbers) ->
 
 
 @compiled
-def _enter_again(table: Table, hashes: NDArray[np.uint64]) -> None:  # pragma: no cover - compiled
+def _enter_again(table: Table, known: Numbers, words: int) -> None:  # pragma: no cover - compiled
     """Fill an empty `table` from the hashes of all words."""
     last = len(table) - 1
-    for index in range(len(hashes)):
-        slot = np.int64(hashes[index] >> np.uint64(1)) & last
+    for index in range(words):
+        slot = np.int64(np.uint64(known[index, _HASH]) >> np.uint64(1)) & last
         while table[slot]:
             slot = (slot + 1) & last
         table[slot] = index + 1
@@ -179,7 +194,7 @@ class WordMemo:
         self._used = np.zeros(2, np.int64)
         self._learned = 0
         self._table = np.zeros(1 << 12, np.int32)
-        self._hashes, self._known = np.empty(0, np.uint64), np.empty((0, 4), np.int64)
+        self._known = np.empty((0, 4), np.int64)
         self._chars, self._ids, self._ids_used = np.empty(0, np.uint8), np.empty(0, self._dtype), 0
 
     def ids(self, pieces: Sequence[bytes], continued: NDArray[np.bool_]) -> tuple[Ids, Numbers]:
@@ -194,30 +209,32 @@ class WordMemo:
         room = raw.count(b" ") + len(pieces)
         self._make_room(room, len(raw))
         words, counts = np.empty(room, np.int32), np.zeros(len(pieces), np.int64)
-        memo = (self._table, self._hashes, self._known, self._chars, self._used)
+        text, done = np.frombuffer(raw, np.uint8), np.zeros(2, np.int64)
         try:
-            found = _find_all(np.frombuffer(raw, np.uint8), ends, continued, *memo, words, counts)
+            while not _find_all(
+                text, ends, continued, self._table, self._known, self._chars, self._used, words, counts, done
+            ):
+                self._enlarge_table(len(pieces[done[0]]))
             if len(self) > self._learned:
                 self._learn()
         except BaseException:
             self.clear()
             raise
         out = np.empty(len(raw) + room, self._dtype)  # a token has a byte at least, or is a word's space
-        return out[: _write(words[:found], self._known, self._ids, out, counts)], counts
+        return out[: _write(words[: done[1]], self._known, self._ids, out, counts)], counts
 
     def _learn(self) -> None:
         """Ask the tokenizer for the words that were entered last."""
-        new, stop = slice(self._learned, len(self)), len(self)
-        sizes, bare = self._known[new, _SIZE].copy(), (self._hashes[new] & np.uint64(1)).astype(bool)
-        text = self._chars[self._known[self._learned, _TEXT] : self._used[1]]
+        new = self._known[self._learned : len(self)]
+        sizes, bare = new[:, _TEXT] & _LOW, (new[:, _HASH] & 1).astype(bool)
+        text = self._chars[new[0, _TEXT] >> 32 : self._used[1]]
         counts = np.zeros(len(sizes), np.int64)
-        ask = self._each if self._line_break is None else self._together
-        ids = ask(text, sizes, bare, counts)
+        ids = (self._each if self._line_break is None else self._together)(text, sizes, bare, counts)
         ends = self._ids_used + np.cumsum(counts)
-        self._known[new, _IDS], self._known[new, _COUNT] = ends - counts, counts
+        new[:, _IDS] = (ends - counts) << 32 | counts
         self._ids = _grown(self._ids, int(ends[-1]), self._ids_used)
         self._ids[self._ids_used : ends[-1]] = ids
-        self._ids_used, self._learned = int(ends[-1]), stop
+        self._ids_used, self._learned = int(ends[-1]), len(self)
 
     def _together(self, text: Bytes, sizes: Numbers, bare: NDArray[np.bool_], counts: Numbers) -> Ids:
         lines, found = np.empty(len(text) + 2 * len(sizes), np.uint8), []
@@ -245,12 +262,13 @@ class WordMemo:
         if len(self) > WORDS or self._used[1] > CHARS:
             self.clear()
         self._learned = len(self)
-        self._hashes = _grown(self._hashes, self._learned + words, self._learned)
         self._known = _grown(self._known, self._learned + words, self._learned)
         self._chars = _grown(self._chars, int(self._used[1]) + chars, int(self._used[1]))
-        if len(self._table) < 2 * len(self._hashes):
-            self._table = np.zeros(1 << (2 * len(self._hashes)).bit_length(), np.int32)
-            _enter_again(self._table, self._hashes[: self._learned])
+
+    def _enlarge_table(self, more: int) -> None:
+        """Make room for so many words; no more than are there, since the table should lie in the L2 cache."""
+        self._table = np.zeros(1 << (2 * (len(self) + more + 1)).bit_length(), np.int32)
+        _enter_again(self._table, self._known, len(self))
 
 
 def _grown(array: Any, size: int, used: int) -> Any:
