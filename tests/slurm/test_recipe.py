@@ -23,9 +23,10 @@ def weights(bench: Bench) -> str:
 
 
 def states(slurm: SlurmBench) -> set[str]:
-    """Return the states of this run's jobs: other runs share the cluster, and cancel theirs."""
-    lines = (line.split("|") for line in slurm.cluster.jobs("%Z|%T") if line)
-    return {state for folder, state in lines if Path(folder) == slurm.bench.folder}
+    """Return the states of this run's jobs: other runs share the cluster, and cancel theirs. squeue would forget."""
+    told = slurm.cluster.call("sacct", "-X", "-n", "-P", "-S", "now-1day", "-o", "State,WorkDir").splitlines()
+    lines = (line.split("|", 1) for line in told)
+    return {state for state, folder in lines if Path(folder) == slurm.bench.folder}
 
 
 def facts_of_training(bench: Bench) -> dict[str, object]:
