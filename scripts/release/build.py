@@ -109,7 +109,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def lock_of(job: Job[ReleaseSpec]) -> str:
-    """Return the lock of all inputs, to hold a rebuild against: `python -m scripts.artifact compare RESULTS LOCK`.
+    """Return the lock of all inputs, to hold a rebuild against: `python -m scripts.artifact compare --listed`.
 
     Keys are left out: the same bytes may have come about under another key, and the release must not depend on it.
     """
