@@ -39,7 +39,7 @@ shell.prefix(
 
 
 wildcard_constraints:
-    name="[A-Za-z0-9._-]+",
+    name="[A-Za-z0-9._@-]+",
     suite="[A-Za-z0-9._-]+",
 
 

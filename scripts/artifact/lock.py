@@ -13,7 +13,7 @@ HEADER = "# atelier lock 1: stage, name, key, value, bytes\n"
 NO_NAME = "-"
 # Names become paths and digests are compared: anything else in a lock is damage, or worse.
 _LINE = re.compile(
-    rf"({'|'.join(STAGES)})\t(-|[A-Za-z0-9][A-Za-z0-9._-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?)"
+    rf"({'|'.join(STAGES)})\t(-|[A-Za-z0-9][A-Za-z0-9._@-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)?)"
     r"\t(-|[0-9a-f]{64})\t([0-9a-f]{64})\t([0-9]{1,18})"
 )
 

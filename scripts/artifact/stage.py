@@ -38,6 +38,7 @@ from scripts.artifact.shelf import Shelf
 from scripts.artifact.tensors import digest_safetensors
 from scripts.artifact.verify import require_all_sound
 from scripts.recipe.base import Spec
+from scripts.recipe.checkpoints import in_checkpoint
 
 S = TypeVar("S", bound=Spec)
 REBUILD = "ATELIER_REBUILD"
@@ -192,7 +193,7 @@ def _hash_payload(job: Job[S]) -> str:
     """Hash what was not hashed while writing; tensors of safetensors files get their own digests in the same read."""
     todo = [name for name in payload_files(job.out) if name not in job.digests]
     if not job.tensors:
-        for name in [n for n in todo if n.endswith(".safetensors")]:
+        for name in [n for n in todo if n.endswith(".safetensors") and not in_checkpoint(n)]:
             job.digests[name], tensors = digest_safetensors(job.out / name)
             job.tensors.update(tensors)
     job.digests.update(hash_files(job.out, [n for n in todo if n not in job.digests], job.threads))

@@ -16,6 +16,7 @@ from scripts.artifact.places import WORK, artifact_folders, results_root
 from scripts.artifact.record import read_record
 from scripts.artifact.statcache import StatCache, stat_list, stat_of
 from scripts.artifact.tensors import digest_safetensors
+from scripts.recipe.checkpoints import in_checkpoint
 
 _BATCH_FILES, _BATCH_BYTES = 256, 1 << 24  # small files travel together: a task costs a thread about 30 us
 
@@ -123,7 +124,7 @@ def _read(checks: Sequence[Check], files: list[tuple[int, str]]) -> list[tuple[i
 def _read_one(check: Check, name: str) -> Fault | None:
     path = check.folder / name
     try:
-        if check.tensors is not None and path.suffix == ".safetensors":
+        if check.tensors is not None and path.suffix == ".safetensors" and not in_checkpoint(name):
             found, tensors = digest_safetensors(path)
             check.tensors.update(tensors)
         else:
@@ -136,12 +137,13 @@ def _read_one(check: Check, name: str) -> Fault | None:
         return Fault(path, str(error).removeprefix(f"{path}: "))
     if found == check.claimed[name]:
         return None
-    return Fault(path, f"has SHA-256 {found}, {SUMS} says {check.claimed[name]}{_tensors(check.folder, path)}")
+    return Fault(path, f"has SHA-256 {found}, {SUMS} says {check.claimed[name]}{_tensors(check.folder, name)}")
 
 
-def _tensors(folder: Path, path: Path) -> str:
-    """Return which tensors of a damaged weight file differ, in words."""
-    if path.suffix != ".safetensors":
+def _tensors(folder: Path, name: str) -> str:
+    """Return which tensors of a damaged weight file differ, in words; of a checkpoint's, no digests are recorded."""
+    path = folder / name
+    if path.suffix != ".safetensors" or in_checkpoint(name):
         return ""
     try:
         claimed = read_record(folder / RECORD).get("tensors") or {}

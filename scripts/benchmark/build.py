@@ -19,6 +19,7 @@ from scripts.benchmark.shards import Scores, TaskScores, join_shards, shard_grou
 from scripts.benchmark.start import left_out
 from scripts.benchmark.work import Work, form_of, prepare
 from scripts.recipe.benchmark import BenchmarkSpec, Task
+from scripts.recipe.checkpoints import checkpoint_folder
 from scripts.recipe.hardware import pin_cpu
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def build(job: Job[BenchmarkSpec]) -> None:
         result = replace(_result(name, task, work[name], found), prompts_sha256=prompts[name])
         results[name] = replace(result, note=f"{task.note} {cut}".strip()) if found.truncated else result
         print(f"{name}: {len(found.loglikelihoods)} items. {cut}")
-    write_results(job.out, spec.model, spec.suite, results, protocol=spec.protocol, digests=scores.digests)
+    write_results(job.out, spec.subject, spec.suite, results, protocol=spec.protocol, digests=scores.digests)
     write_generations(job.out, {name: task.replies for name, task in scores.tasks.items() if task.replies})
 
 
@@ -89,7 +90,12 @@ def _model_folder(job: Job[BenchmarkSpec]) -> Path:
     folders = [folder for folder in found if folder is not None]
     if len(folders) != 1:
         raise StageError(f"needs exactly one model {job.spec.model!r} among its inputs; found {list(job.inputs)}")
-    return folders[0]
+    if job.spec.checkpoint is None:
+        return folders[0]
+    folder = folders[0] / checkpoint_folder(job.spec.checkpoint)
+    if not folder.is_dir():
+        raise StageError(f"{folder}: the training kept no such checkpoint; train {job.spec.model} again")
+    return folder
 
 
 def _score(job: Job[BenchmarkSpec], work: dict[str, Work]) -> Scores:

@@ -26,7 +26,8 @@ def digests(model: Path, data: Mapping[str, Path]) -> dict[str, object]:
         data: folder of each download that the suite reads.
     """
     return {
-        "weights": _digest(model, lambda name: name.endswith(".safetensors")),
+        # Those beside config.json, which are loaded; a training's artifact may hold checkpoints too.
+        "weights": _digest(model, lambda name: name.endswith(".safetensors") and "/" not in name),
         "tokenizer": _digest(model, lambda name: name in _TOKENIZER),
         "data": {name: _digest(folder, lambda _: True) for name, folder in data.items()},
     }
@@ -34,5 +35,14 @@ def digests(model: Path, data: Mapping[str, Path]) -> dict[str, object]:
 
 def _digest(folder: Path, wanted: Callable[[str], bool]) -> str:
     names = [name for name in payload_files(folder) if wanted(name)]
-    known = read_sums(folder) if (folder / SUMS).is_file() else hash_files(folder, names)
-    return sha256_bytes(format_sums({name: known[name] for name in names}).encode())
+    return sha256_bytes(format_sums(_known(folder, names)).encode())
+
+
+def _known(folder: Path, names: list[str]) -> dict[str, str]:
+    """Return the digest of each file: from its artifact, which a training's checkpoint lies two folders below."""
+    for root in (folder, folder.parents[1]):
+        known = read_sums(root) if (root / SUMS).is_file() else {}
+        files = {name: (folder / name).relative_to(root).as_posix() for name in names}
+        if all(file in known for file in files.values()):
+            return {name: known[file] for name, file in files.items()}
+    return hash_files(folder, names)

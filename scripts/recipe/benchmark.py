@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from scripts.recipe.base import Count, Name, Spec, Strict
+from scripts.recipe.checkpoints import candidate
 from scripts.recipe.fetch import Fetch, RelativePath
 
 MIX_FORMATS = frozenset({"bits_per_byte", "next_turn", "refusal", "generation", "extraction"})
@@ -102,6 +103,8 @@ class BenchmarkSpec(Spec):
     """One suite on one model. Inputs: the model (or the shards), the suite's download if any, held-out mixtures."""
 
     model: Name
+    checkpoint: Annotated[Count | None, Field(exclude_if=lambda step: step is None)] = None
+    """Step of the model's training whose kept weights are measured; None for the model itself."""
     suite: Name
     protocol: str = ""
     tasks: dict[Name, Task]
@@ -119,6 +122,11 @@ class BenchmarkSpec(Spec):
     """Into how many jobs the suite is cut; results don't depend on it."""
     shard: Annotated[int, Field(ge=0)] | None = None
     """Which of them this job is, from 0; None for the whole suite, or for the job that joins the shards."""
+
+    @property
+    def subject(self) -> str:
+        """What is measured: `MODEL`, or `MODEL@STEP`."""
+        return candidate(self.model, self.checkpoint)
 
     @property
     def combines(self) -> bool:

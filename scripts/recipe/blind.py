@@ -5,14 +5,16 @@ from typing import Annotated
 from pydantic import Field
 
 from scripts.recipe.base import Count, Name, Spec, Strict
+from scripts.recipe.checkpoints import Candidate
 from scripts.recipe.prompt_format import FormatName
 
 
 class BlindTest(Strict):
     """What `snakemake blind-test` builds. Models and suites named here alone are run for it alone."""
 
-    models: Annotated[list[Name], Field(min_length=2)]
-    """Candidates: any models of the table, such as a base, its fine-tunes and their merge."""
+    models: Annotated[list[Candidate], Field(min_length=2)]
+    """Candidates: any models of the table, such as a base, its fine-tunes and their merge, and `MODEL@STEP` for a
+    checkpoint that its training keeps (`cadence.keep_checkpoints`)."""
     suite: Name = "role-play"
     """Suite whose first task of format `generation` gives the replies: its `limit`, `turns` and `max_new_tokens`
     decide how many conversations are answered, and how far. Its other tasks give what votes are correlated with."""

@@ -71,7 +71,8 @@ class PlanFigures:
     checkpoint_bytes: int
     """One checkpoint."""
     disk_bytes: int
-    """Base, all checkpoints that are kept with the one being written, and the published weights."""
+    """Base, all checkpoints to resume from with the one being written, and the published weights with those of
+    `keep_checkpoints`, which also stand among the former while it runs."""
 
 
 def plan_figures(
@@ -111,6 +112,7 @@ def plan_figures(
     kept = cadence.save_total_limit
     if steps is not None:
         kept = min(kept, math.ceil(steps / cadence.save_steps))
+    wanted = len(cadence.keep_checkpoints)
     out = {"float32": 4, "bfloat16": 2, None: width}[numerics.out_dtype]
     static = 4 * width * shape.params // launch.processes
     watts = assumed.gpu.board_power_w if assumed.gpu is not None else 0
@@ -129,7 +131,7 @@ def plan_figures(
         energy_kwh=gpu_hours * watts / 1000 if gpu_hours is not None else None,
         cost=gpu_hours * price if gpu_hours is not None and price is not None else None,
         checkpoint_bytes=checkpoint,
-        disk_bytes=checkpoint * (kept + 1) + (out + 2) * shape.params,
+        disk_bytes=checkpoint * (kept + wanted + 1) + (out * (1 + wanted) + 2) * shape.params,
     )
 
 

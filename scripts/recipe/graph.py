@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from scripts.recipe.base import Spec
 from scripts.recipe.benchmark import MIX_FORMATS, BenchmarkSpec
 from scripts.recipe.blind import BlindSpec
+from scripts.recipe.checkpoints import parts
 from scripts.recipe.clean import CleanSpec
 from scripts.recipe.create import CreateSpec
 from scripts.recipe.cut import cut_recipe
@@ -197,7 +198,7 @@ class Graph:
             self._measure(name, self.loaded.suites[name], self.recipe.benchmark.models)
 
     def _measure(self, suite_name: str, suite: Suite, models: list[str]) -> None:
-        """Add the jobs of one suite on some models, and of the data that it reads."""
+        """Add the jobs of one suite on some models (or checkpoints of them), and of the data that it reads."""
         shared = self.recipe.benchmark.model_dump(exclude={"suites", "models"})
         if suite.fetch is not None:
             self._add("download", suite_name, DownloadSpec(name=suite_name, fetch=suite.fetch), [])
@@ -206,9 +207,10 @@ class Graph:
             self._add("download", name, DownloadSpec(name=name, fetch=self.loaded.datasets[name].fetch), [])
         held_out = any(task.format in MIX_FORMATS for task in suite.tasks.values())
         mixtures = list(self.recipe.mixtures) if held_out else []
-        for model in models:
+        for model, step in map(parts, models):
             spec = BenchmarkSpec(
                 model=model,
+                checkpoint=step,
                 suite=suite_name,
                 protocol=suite.protocol,
                 tasks=suite.tasks,
@@ -220,7 +222,7 @@ class Graph:
             inputs = [self.model_artifact(model), *data]
             if spec.combines:
                 inputs = [*self._shards(spec, inputs), *data]
-            self._add("benchmark", f"{model}/{suite_name}", spec, inputs)
+            self._add("benchmark", f"{spec.subject}/{suite_name}", spec, inputs)
 
     def _blind(self) -> None:
         """Add the page for testers, and the benchmarks that only it needs: after all that must not see them."""
@@ -243,7 +245,7 @@ class Graph:
 
     def _shards(self, spec: BenchmarkSpec, inputs: list[Artifact]) -> list[Artifact]:
         """Add the jobs of a suite's shards, and return their artifacts: `model/suite.1of4` and so on."""
-        names = [f"{spec.model}/{spec.suite}.{k + 1}of{spec.shards}" for k in range(spec.shards)]
+        names = [f"{spec.subject}/{spec.suite}.{k + 1}of{spec.shards}" for k in range(spec.shards)]
         for shard, name in enumerate(names):
             self._add("benchmark", name, spec.model_copy(update={"shard": shard}), inputs)
         return [("benchmark", name) for name in names]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from scripts.recipe.base import STAGES
 from scripts.recipe.benchmark import MIX_FORMATS, DataSet, Task
+from scripts.recipe.checkpoints import parts
 from scripts.recipe.fetch import Fetch
 from scripts.recipe.models import Recipe, Source, Suite, TrainModel
 from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
@@ -263,13 +264,16 @@ def _check_blind_test(loaded: Loaded, root: Path, say: Any) -> None:
     models, at = sorted(recipe.models), ("blind_test", "suite")
     for index, name in enumerate(test.models):
         where: KeyPath = ("blind_test", "models", index)
-        if name not in recipe.models:
+        model, step = parts(name)
+        if model not in recipe.models:
             say(
                 where,
-                f"model {name!r} is not in the table of models; known: {', '.join(models)}{nearest(name, models)}",
+                f"model {model!r} is not in the table of models; known: {', '.join(models)}{nearest(model, models)}",
             )
         elif name in test.models[:index]:
             say(where, f"model {name!r} is named twice")
+        elif step is not None and (fault := _lacks_checkpoint(recipe, model, step)):
+            say(where, f"checkpoint {name!r}: {fault}")
     suite = _named(test.suite, recipe.suites, Suite, root / "config" / "suites", at, say)
     if suite is None:
         return
@@ -286,6 +290,19 @@ def _check_blind_test(loaded: Loaded, root: Path, say: Any) -> None:
         )
     else:
         loaded.blind_suite = suite
+
+
+def _lacks_checkpoint(recipe: Recipe, model: str, step: int) -> str:
+    """Return why there is no checkpoint of this step, and what to do; empty where there is one."""
+    train = recipe.models[model].train
+    if train is None:
+        trained = ", ".join(name for name, other in recipe.models.items() if other.train is not None) or "none"
+        return f"only a trained model has checkpoints; trained here: {trained}"
+    kept = train.cadence.keep_checkpoints
+    if step in kept:
+        return ""
+    key = f"models.{model}.train.cadence.keep_checkpoints"
+    return f"is not kept; {key} keeps: {', '.join(map(str, kept)) or 'none'}; add {step} to it (this trains again)"
 
 
 def _check_cycles(recipe: Recipe, say: Any) -> None:

@@ -1,5 +1,6 @@
 """Training: every hyperparameter of the announcement, and each quirk of the original run as a switch."""
 
+from itertools import pairwise
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -103,11 +104,22 @@ class Cadence(Strict):
     save_steps: Count = 256
     """Steps between checkpoints to resume from."""
     save_total_limit: Count = 50
-    """Checkpoints kept."""
+    """Checkpoints to resume from that are kept while it runs; those of `keep_checkpoints` are not counted."""
     logging_steps: Count = 1
     """Steps between lines of `metrics.jsonl`."""
     final_ckpt: Literal["last", "best_eval"] = "last"
     """`best_eval`: publish the checkpoint of lowest evaluation loss, as the original stack did silently."""
+    # Left out of every dump while empty, so that a recipe without it has the identity, and gives the bytes, of before.
+    keep_checkpoints: Annotated[list[Count], Field(exclude_if=lambda steps: not steps)] = []
+    """Steps after which the weights are kept in the artifact too, each a whole model folder, such as `[200, 400]`:
+    candidates of the blind test, as `MODEL@200`. The trained model itself stays the same."""
+
+    @field_validator("keep_checkpoints")
+    @classmethod
+    def _rising(cls, steps: list[int]) -> list[int]:
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError(f"found {steps}; steps must rise, and each stands there once: {sorted(set(steps))}")
+        return steps
 
 
 class Launch(Strict):

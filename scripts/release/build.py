@@ -9,6 +9,7 @@ from scripts.artifact.digest import RECORD, read_sums, value_of
 from scripts.artifact.lock import Entry, format_lock
 from scripts.artifact.record import read_record
 from scripts.artifact.stage import Job, StageError
+from scripts.recipe.checkpoints import in_checkpoint
 from scripts.recipe.exports import as_yaml as yaml_text
 from scripts.recipe.exports import eval_results, markdown
 from scripts.recipe.release import ReleaseSpec
@@ -67,7 +68,8 @@ def take_model(job: Job[ReleaseSpec], name: str, source: Path) -> None:
             f"{', '.join(missing) or '*.safetensors'}; add them to the model's download"
         )
     for file, digest in sums.items():
-        if file == "README.md":  # a merge's own card; the release's says the same and more
+        # A merge's own card, of which the release's says the same and more; checkpoints are no part of the model.
+        if file == "README.md" or (name.startswith("train/") and in_checkpoint(file)):
             continue
         target = job.out / file
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def lock_of(job: Job[ReleaseSpec]) -> str:
-    """Return the lock of all inputs, to hold a rebuild against: `python -m scripts.artifact compare RESULTS LOCK`.
+    """Return the lock of all inputs, to hold a rebuild against: `python -m scripts.artifact compare --listed`.
 
     Keys are left out: the same bytes may have come about under another key, and the release must not depend on it.
     """

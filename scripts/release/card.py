@@ -160,5 +160,5 @@ def _verify(spec: ReleaseSpec) -> list[str]:
         "To build it again with Atelier and compare every step with the digests above:",
         "",
         "    snakemake --cores 8 --configfile recipe.yaml",
-        f"    python -m scripts.artifact compare results/{spec.recipe} recipe.lock",
+        f"    python -m scripts.artifact compare --listed results/{spec.recipe} recipe.lock",
     ]

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,11 @@ class State:
 class Checkpoints:
     """The checkpoints of one training; every method is called by all ranks together."""
 
-    def __init__(self, work: Path, fingerprint: dict[str, Any], mesh: DeviceMesh, metrics: Metrics) -> None:
-        self._root = work / "checkpoints"
+    def __init__(
+        self, work: Path, fingerprint: dict[str, Any], mesh: DeviceMesh, metrics: Metrics, kept: Sequence[int] = ()
+    ) -> None:
+        """Take the checkpoints below `work`; those of the steps `kept` will be published, so no rotation ends them."""
+        self._root, self._kept = work / "checkpoints", kept
         self._fingerprint, self._mesh, self._metrics = fingerprint, mesh, metrics
         self._rank = mesh.get_local_rank()
 
@@ -80,10 +83,11 @@ class Checkpoints:
             _sync(self._root)
         barrier(self._mesh)
 
-    def rotate(self, limit: int, keep: int | None) -> None:
-        """Remove the oldest checkpoints beyond `limit`, but never that of step `keep`."""
+    def rotate(self, limit: int, best: int | None) -> None:
+        """Remove the oldest checkpoints beyond `limit`, but never that of step `best`, nor one to keep."""
         if self._rank == 0:
-            for step in [s for s in self.steps()[:-limit] if s != keep]:
+            passing = [s for s in self.steps() if s not in self._kept]
+            for step in [s for s in passing[:-limit] if s != best]:
                 shutil.rmtree(self.folder(step))
 
     def resume(self, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
@@ -98,6 +102,7 @@ class Checkpoints:
         barrier(self._mesh)
         for step in reversed(self.steps()):
             state, fault = self._read(step)
+            fault = fault or self._fault_before(step)
             faults = gather([float(fault is not None)], self._mesh)
             if any(f for (f,) in faults):
                 if fault is not None:
@@ -113,6 +118,14 @@ class Checkpoints:
         self._forget_after(0)
         self._metrics.truncate(0)
         return 0
+
+    def _fault_before(self, step: int) -> str | None:
+        """Return what is wrong with a checkpoint to keep before `step`: only a start before that one makes it again."""
+        for earlier in [s for s in self._kept if s < step]:
+            _, fault = self._read(earlier)
+            if fault is not None:
+                return f"that of step {earlier}, which is to be kept: {fault}"
+        return None
 
     def _forget_after(self, step: int) -> None:
         """Remove checkpoints that were passed over: the steps after `step` are taken again."""

@@ -81,6 +81,9 @@ def check_settings(spec: TrainSpec, facts: dict[str, Any]) -> None:
     if warmup >= steps:
         text = f"the schedule has {steps} steps; allowed: 0 to {steps - 1}"
         raise StageError(f"optimizer.warmup_steps is {warmup}, {text}")
+    if cadence.keep_checkpoints and cadence.keep_checkpoints[-1] > steps:
+        text = f"{cadence.keep_checkpoints}, but the schedule has {steps} steps; allowed: 1 to {steps}"
+        raise StageError(f"models.{spec.model}.train.cadence.keep_checkpoints is {text}; name earlier steps")
     _check_attention(numerics.attention, spec.launch.device)
     if cadence.final_ckpt == "best_eval":
         if not facts["validation_rows"]:

@@ -84,7 +84,7 @@ class Training:
                     self.metrics.write(line)
                 if step % cadence.eval_steps == 0 or step == total:
                     self.evaluate(step)
-                if step % cadence.save_steps == 0 or step == total:
+                if step % cadence.save_steps == 0 or step == total or step in cadence.keep_checkpoints:
                     self.save(step)
                 collect(step)
         return speed
@@ -92,8 +92,17 @@ class Training:
     def save(self, step: int) -> None:
         """Write a checkpoint and remove old ones, but not the one that would be published."""
         self.checkpoints.save(step, self.model, self.optimizer)
-        keep = best_saved(self.metrics, self.checkpoints) if self.spec.cadence.final_ckpt == "best_eval" else None
-        self.checkpoints.rotate(self.spec.cadence.save_total_limit, keep)
+        best = self.best_saved() if self.spec.cadence.final_ckpt == "best_eval" else None
+        self.checkpoints.rotate(self.spec.cadence.save_total_limit, best)
+
+    def best_saved(self) -> int | None:
+        """Return the saved step of lowest evaluation loss, the earlier one of equals.
+
+        Of the steps at which every run saves alone: a signal, or a checkpoint to keep, must not change what is chosen.
+        """
+        losses, every, total = self.metrics.evaluations(), self.spec.cadence.save_steps, self.facts["steps"]
+        saved = (s for s in self.checkpoints.steps() if s % every == 0 or s == total)
+        return min((s for s in saved if s in losses), key=lambda s: (losses[s], s), default=None)
 
     def step(self, step: int) -> tuple[dict[str, Any], float]:
         """Take optimizer step `step` (0-based); return its line of metrics.jsonl and its FLOPs over all ranks."""
@@ -235,12 +244,6 @@ class Training:
         named = ", ".join(ids[r] for r in rows[:20]) + (f" and {len(rows) - 20} more" if len(rows) > 20 else "")
         text = f"step {step + 1} of {self.facts['steps']}: {what}; rows: {named}"
         raise CollectiveError(f"{text}; look at these rows, or lower optimizer.learning_rate")
-
-
-def best_saved(metrics: Metrics, checkpoints: Checkpoints) -> int | None:
-    """Return the saved step of lowest evaluation loss, the earlier one of equals."""
-    losses = metrics.evaluations()
-    return min((s for s in checkpoints.steps() if s in losses), key=lambda s: (losses[s], s), default=None)
 
 
 def stop_watch() -> Callable[[], bool]:

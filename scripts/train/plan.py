@@ -192,7 +192,8 @@ def as_text(plan: Plan, mfu: float) -> str:
     lines += ["", *_table(plan)]
     lines += [
         f"  checkpoint {any_figures.checkpoint_bytes / 1e9:,.1f} GB, disk {any_figures.disk_bytes / 1e9:,.0f} GB "
-        f"(base, at most {train.cadence.save_total_limit} checkpoints and the one being written, weights)",
+        f"(base, at most {train.cadence.save_total_limit} checkpoints{_kept(train)} and the one being written, "
+        "weights)",
         f"  assumed: MFU {mfu:g} (--mfu), board power all the time, {RESERVE_GIB:g} GiB for context and NCCL",
     ]
     if plan.workload.tokens is None:
@@ -211,6 +212,11 @@ def _table(plan: Plan) -> list[str]:
         cells = (_cell(f.step_s, 9, 2), _cell(f.steps, 8, 0), _cell(hours, 8, 1), _cell(f.gpu_hours, 11, 0))
         lines.append(f"  {name:<10}{size:>7}{fit:>6}{''.join(cells)}{_cell(f.energy_kwh, 8, 0)}{_cell(f.cost, 10, 0)}")
     return lines
+
+
+def _kept(train: TrainModel) -> str:
+    wanted = len(train.cadence.keep_checkpoints)
+    return f", {wanted} more to keep" if wanted else ""
 
 
 def _other_settings(shape: ModelShape, train: TrainModel) -> list[str]:

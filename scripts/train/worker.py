@@ -11,11 +11,12 @@ from typing import IO, Any
 import torch
 
 from scripts.artifact.stage import StageError
+from scripts.recipe.checkpoints import checkpoint_folder
 from scripts.recipe.prompt_format import write_chat_template
 from scripts.train.checkpoint import Checkpoints
 from scripts.train.checks import read_config
 from scripts.train.handover import FAILURE, RESULT, CollectiveError, Task, write_atomic
-from scripts.train.loop import InterruptedTrainingError, Training, best_saved, stop_watch
+from scripts.train.loop import InterruptedTrainingError, Training, stop_watch
 from scripts.train.memory import out_of_memory_text
 from scripts.train.metrics import Metrics, Speed
 from scripts.train.model import build_model
@@ -80,7 +81,7 @@ def train(task: Task) -> None:
     optimizer = build_optimizer(model, spec.optimizer)
     trackers = Trackers(list(spec.trackers), task.curves, spec.model)
     metrics = Metrics(task.work, mesh.get_local_rank(), trackers)
-    checkpoints = Checkpoints(task.work, task.fingerprint, mesh, metrics)
+    checkpoints = Checkpoints(task.work, task.fingerprint, mesh, metrics, spec.cadence.keep_checkpoints)
     keep = facts["boundary_label"] == "keep"
     rows, validation = (
         PackedRows(task.pack, split, keep_boundary=keep, bos_id=facts["bos_id"]) for split in ("train", "validation")
@@ -103,24 +104,21 @@ def _publish(task: Task, training: Training, speed: Speed) -> None:
     spec, facts, metrics, mesh = task.spec, training.facts, training.metrics, training.mesh
     step = facts["steps"]
     if spec.cadence.final_ckpt == "best_eval":
-        best = best_saved(metrics, training.checkpoints)
+        best = training.best_saved()
         assert best is not None  # the last step is always evaluated and saved
         if best != step:
             step = best
             training.checkpoints.load(step, training.model, None)
     # Release Adam's state before whole tensors are gathered: 2 of the 4 copies a GPU holds.
     training.optimizer.state.clear()
-    files, tensors = save_model(
-        training.model,
-        mesh,
-        task.base,
-        task.out,
-        out_dtype=spec.numerics.out_dtype,
-        max_shard_bytes=spec.max_shard_bytes,
-    )
+    files, tensors = _write_model(task, training, task.out)
+    for kept in spec.cadence.keep_checkpoints:
+        training.checkpoints.load(kept, training.model, None)
+        place = checkpoint_folder(kept)
+        found, _ = _write_model(task, training, task.out / place)
+        files.update({f"{place}/{name}": digest for name, digest in found.items()})
     if mesh.get_local_rank() != 0:
         return
-    write_chat_template(task.out, spec.format)
     content = metrics.path.read_bytes()
     (task.out / "metrics.jsonl").write_bytes(content)
     losses = metrics.evaluations()
@@ -143,6 +141,24 @@ def _publish(task: Task, training: Training, speed: Speed) -> None:
     (task.out / "train.json").write_text(json.dumps(summary, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     result = {"files": files, "tensors": tensors, "facts": {**speed.facts(), **_found(training)}, "counts": summary}
     write_atomic(task.work / RESULT, json.dumps(result))
+
+
+def _write_model(task: Task, training: Training, out: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Write the model as it is now to a folder, with its chat template; return what `save_model` does."""
+    first = training.rank == 0
+    if first:
+        out.mkdir(parents=True, exist_ok=True)
+    files, tensors = save_model(
+        training.model,
+        training.mesh,
+        task.base,
+        out,
+        out_dtype=task.spec.numerics.out_dtype,
+        max_shard_bytes=task.spec.max_shard_bytes,
+    )
+    if first:
+        write_chat_template(out, task.spec.format)
+    return files, tensors
 
 
 def _found(training: Training) -> dict[str, Any]:

@@ -142,6 +142,14 @@ SHORTER = {
         "snakemake -n blind-test --configfile config/mythalion-13b.yaml",
         "run by test_blind.py",
     ),
+    "python -m scripts.artifact compare --listed RESULTS recipe.lock": (
+        "python -m scripts.artifact compare --listed results/tiny locks/tiny.lock",
+        "a pattern",
+    ),
+    "python -m tests.picture results/demo/report.html docs/report.png": (
+        _NOTHING,
+        "needs a browser; run by tests/unit/test_report_browser.py",
+    ),
     "python -m scripts.artifact": ("python -m scripts.artifact --help", "wants a command"),
     "python -m scripts.<stage>": ("python -m scripts.clean --help", "a pattern"),
     "python -m scripts.<stage> --spec JSON --inputs SHA256SUMS... --output SHA256SUMS": (

@@ -172,6 +172,8 @@ def test_two_locks_of_different_order_and_a_lock_of_nothing(results: Path, tmp_p
     (tmp_path / "other.lock").write_text("".join(text[:-1]))
     code, said = run("compare", results, tmp_path / "other.lock")
     assert code == 1 and "not in the lock" in said
+    code, said = run("compare", "--listed", results, tmp_path / "other.lock")
+    assert code == 0 and ", 0 differ" in said, "a release's lock names what it is made from, and nothing else"
 
 
 def test_every_test_that_the_table_of_gaps_names_exists() -> None:

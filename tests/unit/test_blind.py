@@ -141,6 +141,19 @@ BAD = {
     "one model": ({"models": ["seedling"]}, "blind_test.models"),
     "twice": ({"models": ["seedling", "seedling"]}, "named twice"),
     "unknown suite": ({"models": ["seedling", "sapling"], "suite": "roleplay"}, "unknown suite 'roleplay'.*role-play"),
+    "checkpoint of no model": ({"models": ["seedling", "saplin@2"]}, "'saplin' is not in the table.*\"sapling\""),
+    "not kept": (
+        {"models": ["seedling", "sapling@2"]},
+        r"models\[1\]: checkpoint 'sapling@2': is not kept; models.sapling.train.cadence.keep_checkpoints keeps: none",
+    ),
+    "no training": (
+        {"models": ["sapling", "seedling@2"]},
+        "checkpoint 'seedling@2': only a trained model has checkpoints; trained here: sapling",
+    ),
+    "no step": ({"models": ["seedling", "sapling@"]}, "found 'sapling@'; allowed: the name of a model, or MODEL@STEP"),
+    "step 0": ({"models": ["seedling", "sapling@0"]}, "found 'sapling@0'; allowed"),
+    "a path": ({"models": ["seedling", "../sapling@2"]}, "found '../sapling@2'; allowed"),
+    "a line's end": ({"models": ["seedling", "sapling@2\n"]}, r"found 'sapling@2\\n'; allowed"),
     "no replies": ({"models": ["seedling", "sapling"], "suite": "kept"}, "no task of format generation"),
 }
 

@@ -40,6 +40,16 @@ def test_mythalion_on_h100() -> None:
     assert jobs[("download", "hellaswag")].disk_bytes is None, "no length is pinned, so none is invented"
 
 
+def test_checkpoints_to_keep_cost_disk_twice_while_a_training_runs() -> None:
+    """Once to resume from, with Adam's moments, and once as the weights that are published."""
+    cadence = {"keep_checkpoints": [1000, 2000]}
+    changed = {"models": {"pygmalion-2-13b": {"train": {"cadence": cadence}}}}
+    loaded = load_recipe([ROOT / "config/mythalion-13b.yaml"], ROOT, changed)
+    graph, artifact = Graph(loaded), ("train", "pygmalion-2-13b")
+    (take,) = takes(graph, {artifact: job_resources(graph, artifact)}, {"train": "h100"}, Path("no results"))
+    assert take.disk_bytes == 12 * MODEL * (26 + 2 + 1) + 4 * MODEL * (1 + 2)
+
+
 def test_a_gpu_without_known_speed_counts_until_its_time_limit() -> None:
     train = found("config/mythalion-13b.yaml", "", runtime=600)[("train", "pygmalion-2-13b")]
     assert (train.gpu_hours, train.at_most) == (80, True), "8 GPUs for the profile's 10 hours"

@@ -1,17 +1,22 @@
 """The pages in a real browser: console, charts, links, accessibility, phone, dark mode, print."""
 
+import math
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from axe_core_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from scripts.report.sidebyside import main as compare
 from scripts.report.volatile import main as whole_page
+from tests.conftest import ROOT
 from tests.unit.report_fixtures import make_results, whole_spec, whole_tree
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -155,3 +160,22 @@ def test_policy_of_the_page_stops_any_script(browser: Browser, pages: Path, tmp_
     assert page.title() == "Evening tales · report"
     assert any("Content Security Policy" in line for line in said)
     page.context.close()
+
+
+def test_the_picture_of_the_readme_is_drawn(pages: Path, tmp_path: Path) -> None:
+    def drawn(page: str, *more: str) -> subprocess.CompletedProcess[str]:
+        # A process of its own: one process takes one Playwright at a time.
+        command = [sys.executable, "-m", "tests.picture", str(pages / page), str(tmp_path / "drawn.png"), *more]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    heights = {}
+    for scheme, more, width in (("light", [], 1280), ("dark", ["--whole", "--dark", "--width", "390"], 390)):
+        assert drawn("report.html", *more).returncode == 0
+        with Image.open(tmp_path / "drawn.png") as image:
+            assert image.width == math.ceil(0.75 * width)
+            back = image.convert("RGB").getpixel((2, 2))
+            heights[scheme] = image.height
+        assert isinstance(back, tuple) and (sum(back) > 600) is (scheme == "light")
+    assert heights["light"] < 2400 < heights["dark"]
+    lost = drawn("lost.html")
+    assert lost.returncode == 1 and "lost.html: no such page" in lost.stderr

@@ -13,11 +13,13 @@ from tests.conftest import ROOT
 from tests.unit.train_fixtures import make_base, make_pack, make_spec
 
 
-def _kills(tmp_path: Path, world: int, every: int) -> tuple[list[str], list[dict[str, Any]], str]:
+def _kills(
+    tmp_path: Path, world: int, every: int, keep: tuple[int, ...] = ()
+) -> tuple[list[str], list[dict[str, Any]], str]:
     """Return (watched calls of an undisturbed run, what came of each kill, messages)."""
     base, pack = make_base(tmp_path / "base"), make_pack(tmp_path / "pack", processes=world, steps=4, accumulation=1)
     launch = {"processes_per_node": world}
-    cadence = {"eval_steps": 2, "save_steps": 2, "save_total_limit": 1}
+    cadence = {"eval_steps": 2, "save_steps": 2, "save_total_limit": 1, "keep_checkpoints": list(keep)}
     spec = make_spec(launch=launch, cadence=cadence, trackers=[]).model_dump(mode="json")
     places = {"base": str(base), "pack": str(pack), "root": str(tmp_path / "runs")}
     arguments = json.dumps({"spec": spec, "every": every, **places})
@@ -69,3 +71,14 @@ def test_kill_9_of_one_of_two_ranks_inside_a_checkpoint_write(tmp_path: Path) ->
     _, kills, _ = _kills(tmp_path, world=2, every=8)
     _check(kills)
     assert {kill["rank"] for kill in kills} == {0, 1}
+
+
+@pytest.mark.slow
+def test_kill_9_while_a_checkpoint_that_is_kept_is_saved_or_published(tmp_path: Path) -> None:
+    _, kills, messages = _kills(tmp_path, world=1, every=3, keep=(1, 2))
+    _check(kills)
+    left = {tuple(kill["left"]) for kill in kills}
+    # Before step 2 is there; between both and the end; and after it, where rotation took neither.
+    assert ("step-00000001",) in left, left
+    assert {("step-00000001", "step-00000002"), ("step-00000001", "step-00000002", "step-00000004")} <= left, left
+    assert "passing over" not in messages

@@ -44,7 +44,7 @@ def test_presets_say_every_switch_and_why() -> None:
         keys = set(_flat(name))
         model = TrainModel(base="b", mixture="m")
         every = {f"{s}.{k}" for s in PRESET_SECTIONS for k in type(getattr(model, s)).model_fields}
-        # Presets leave the type of the published weights to the recipe: unset, it is the trained one.
-        assert every - keys == {"numerics.out_dtype"}
+        # Presets leave two things to the recipe: the type of the published weights, and which others are kept.
+        assert every - keys == {"numerics.out_dtype", "cadence.keep_checkpoints"}
         lines = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
         assert all("#" in line for line in lines if line.startswith("  "))

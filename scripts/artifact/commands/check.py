@@ -86,6 +86,7 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `compare`."""
     parser.add_argument("results", type=Path, help="results/<recipe>")
     parser.add_argument("lock", type=Path, help="locks/<recipe>.lock, or a release's recipe.lock")
+    parser.add_argument("--listed", action="store_true", help="hold only what the lock names against it")
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -93,7 +94,7 @@ def compare(args: argparse.Namespace) -> int:
     locked = {(e.stage, e.name): e for e in read_lock(args.lock)}
     built = {(e.stage, e.name): e for e in entries_of(args.results)}
     found = []
-    for artifact in [*locked, *(a for a in built if a not in locked)]:
+    for artifact in [*locked, *(a for a in built if a not in locked and not args.listed)]:
         theirs, ours = locked.get(artifact), built.get(artifact)
         if not (theirs and ours and theirs.value == ours.value):
             found.append(("/".join(filter(None, artifact)), _said(theirs, ours), theirs, ours))
