@@ -6,7 +6,8 @@ puts no bound on chunks in flight, so a slow reader of the results would fill th
 
 import multiprocessing
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -17,7 +18,24 @@ from scripts.artifact.digest import ArtifactError
 C = TypeVar("C")
 R = TypeVar("R")
 
+_END = object()
 _Worker = tuple[BaseProcess, "Connection[object, object]"]
+
+
+def ahead(items: Generator[R], threads: int) -> Iterator[R]:
+    """Yield items; where there is a second thread, the next one is made meanwhile.
+
+    Worth it where making or using one spends its time outside of Python: readers of parquet, compiled code.
+    """
+    with closing(items):
+        if threads < 2:
+            yield from items
+            return
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(next, items, _END)
+            while (item := coming.result()) is not _END:
+                coming = pool.submit(next, items, _END)
+                yield item  # type: ignore[misc]
 
 
 def ordered(make: Callable[[], Callable[[C], R]], chunks: Iterable[C], processes: int) -> Iterator[tuple[C, R]]:

@@ -114,12 +114,12 @@ def _write(job: Job[MixSpec], folders: Mapping[str, Path], parts: Split, counts:
         for position, row in enumerate(rows):
             places[row.source][row.episode].append((part, position, row))
     with (
-        OrderedFile(job.out / "train.parquet", len(parts.train), job.work) as train,
-        OrderedFile(job.out / "validation.parquet", len(parts.validation), job.work) as validation,
+        OrderedFile(job.out / "train.parquet", len(parts.train), job.work, job.threads) as train,
+        OrderedFile(job.out / "validation.parquet", len(parts.validation), job.work, job.threads) as validation,
     ):
         files = {"train": train, "validation": validation}
         for source, folder in folders.items():
-            for episode in episodes(source, folder):
+            for episode in episodes(source, folder, job.threads):
                 wanted = places[source].get(episode.id)
                 if wanted is None:
                     continue

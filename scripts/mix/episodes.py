@@ -1,6 +1,6 @@
 """Read the episodes of clean artifacts, a batch at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from scripts.artifact.stage import StageError
+from scripts.artifact.workers import ahead
 
 # 1,024 episodes of a mean 4 kB are 4 MB: small beside the interpreter, and long enough for the columnar reader.
 _BATCH_ROWS = 1024
@@ -46,9 +47,9 @@ def episode_ids(source: str, folder: Path) -> tuple[list[str], int]:
     return ids, episodes
 
 
-def episodes(source: str, folder: Path) -> Iterator[Episode]:
+def episodes(source: str, folder: Path, threads: int = 1) -> Iterator[Episode]:
     """Yield each episode in the order of the file."""
-    for batch in _batches(source, folder, ["id", "system", "turns"]):
+    for batch in ahead(_batches(source, folder, ["id", "system", "turns"]), threads):
         # Flat columns: pyarrow takes longer to make a dict for each turn than all else here does.
         turns = pc.list_flatten(batch.column("turns"))
         roles, texts = (pc.struct_field(turns, name).to_pylist() for name in ("role", "text"))
@@ -75,7 +76,7 @@ def chars_by_id(source: str, folder: Path) -> dict[str, int]:
     return found
 
 
-def _batches(source: str, folder: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _batches(source: str, folder: Path, columns: list[str]) -> Generator[pa.RecordBatch]:
     path = folder / "episodes.parquet"
     try:
         with pq.ParquetFile(path) as file:

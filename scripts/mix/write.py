@@ -2,7 +2,7 @@
 
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate, chain
 from math import ceil
@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from scripts.artifact.workers import ahead
 
 _SEGMENTS = pa.list_(pa.struct([("text", pa.string()), ("trained", pa.bool_())]))
 SCHEMA = pa.schema([("id", pa.string()), ("source", pa.string()), ("segments", _SEGMENTS)])
@@ -31,8 +33,8 @@ class OrderedFile:
     Use as a context: `put` inside, and the file is complete on leaving. The bytes depend on the rows alone.
     """
 
-    def __init__(self, path: Path, rows: int, work: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, rows: int, work: Path, threads: int = 1) -> None:
+        self._path, self._threads = path, threads
         self._bucket_rows = max(_BUCKET_ROWS, ceil(rows / _MAX_BUCKETS))
         self._folder = work / path.stem
         self._waiting: dict[int, list[_Waiting]] = defaultdict(list)
@@ -59,7 +61,7 @@ class OrderedFile:
             self._open.close()
             if kind is None:
                 with pq.ParquetWriter(self._path, SCHEMA, compression="zstd", compression_level=3) as writer:
-                    for table in self._sorted_buckets():
+                    for table in ahead(self._sorted_buckets(), self._threads):
                         writer.write_table(table, row_group_size=self._bucket_rows)
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -79,7 +81,7 @@ class OrderedFile:
         columns = [pa.array(names, pa.string()), pa.array(sources, pa.string()), lists, pa.array(positions, pa.int64())]
         self._drafts[bucket].write_batch(pa.RecordBatch.from_arrays(columns, schema=_DRAFT_SCHEMA))
 
-    def _sorted_buckets(self) -> Iterator[pa.Table]:
+    def _sorted_buckets(self) -> Generator[pa.Table]:
         for bucket in sorted(self._drafts):
             with pa.ipc.open_stream(self._folder / f"{bucket}.arrows") as reader:
                 table = reader.read_all()

@@ -26,24 +26,35 @@ class Encoded(NamedTuple):
         return Encoded(self.ids[fits], self.trained[fits], self.lengths)
 
 
-class Piece(NamedTuple):
-    """A part of a row: text, or copies of a control token."""
+class Plan(NamedTuple):
+    """What rows are made of, before any text is encoded: pieces of text, and copies of control tokens."""
 
-    text: str
-    continued: bool
-    trained: bool
-    control: int = -1
-    copies: int = 0
+    texts: list[str]
+    continued: list[bool]
+    """Whether a text goes on where another one stopped `[texts]`."""
+    control: NDArray[np.int64]
+    """Id of a control token, or -1 for the next text `[pieces]`."""
+    copies: NDArray[np.int64]
+    """Of the control token `[pieces]`."""
+    trained: NDArray[np.uint8]
+    """Whether the model learns it `[pieces]`."""
+    starts: list[int]
+    """First piece of each row `[rows]`."""
 
 
 def encode_row(tokenizer: Tokenizer, segments: Segments, settings: PackSettings) -> tuple[Ids, NDArray[np.uint8]]:
-    """Return one row's ids and trained flags, both `[tokens]`, see `encode_rows`."""
+    """Return one row's ids and trained flags, both `[tokens]`, see `plan`."""
     row = encode_rows(tokenizer, [segments], settings)
     return row.ids, row.trained
 
 
 def encode_rows(tokenizer: Tokenizer, rows: Iterable[Segments], settings: PackSettings) -> Encoded:
-    """Return ids and trained flags of rows, one after another; each is BOS, the text, EOS.
+    """Return ids and trained flags of rows, one after another, see `plan`."""
+    return encode_plan(tokenizer, plan(rows, tokenizer.bos_id, tokenizer.eos_id, settings))
+
+
+def plan(rows: Iterable[Segments], bos_id: int, eos_id: int, settings: PackSettings) -> Plan:
+    """Return what rows are made of; each is BOS, the text, EOS.
 
     With `tokenization: turns`, at every model turn the ids before it are those of the chat template's generation
     prompt, and the whole row is the template's rendering of the conversation as long as no merge of the vocabulary
@@ -55,41 +66,58 @@ def encode_rows(tokenizer: Tokenizer, rows: Iterable[Segments], settings: PackSe
     Source:
         reference of `halves`: axolotl f4746507f, prompt_strategies/metharme.py.
     """
-    pieces: list[Piece] = []
-    starts = []
+    cut = _halves if settings.tokenization == "halves" else _turns
+    texts: list[str] = []
+    continued: list[bool] = []
+    control: list[int] = []
+    trained: list[bool] = []
+    starts: list[int] = []
+    copies: list[int] = []
     for segments in rows:
-        starts.append(len(pieces))
-        pieces.append(Piece("", False, settings.boundary_label == "keep", tokenizer.bos_id, 1))
-        pieces += _halves(segments) if settings.tokenization == "halves" else _turns(segments, tokenizer.eos_id)
-        pieces.append(Piece("", False, True, tokenizer.eos_id, settings.eos_count))
-    texts = [piece for piece in pieces if piece.control < 0]
-    ids, text_counts = tokenizer.encode_all([p.text for p in texts], [p.continued for p in texts])
-    control = np.array([piece.control for piece in pieces], np.int64)
-    counts = np.array([piece.copies for piece in pieces], np.int64)
-    counts[control < 0] = text_counts
-    controls = np.repeat(control, counts)
+        starts.append(len(control))
+        control.append(bos_id)
+        copies.append(1)
+        trained.append(settings.boundary_label == "keep")
+        for text, goes_on, model_wrote in cut(segments):
+            texts.append(text)
+            continued.append(goes_on)
+            control.append(-1)
+            copies.append(0)
+            trained.append(model_wrote or settings.train_on_inputs)
+            if model_wrote:
+                control.append(eos_id)
+                copies.append(1)
+                trained.append(True)
+        copies[-1] = settings.eos_count
+    numbers = np.array(control, np.int64), np.array(copies, np.int64)
+    return Plan(texts, continued, *numbers, np.array(trained, np.uint8), starts)
+
+
+def encode_plan(tokenizer: Tokenizer, rows: Plan) -> Encoded:
+    """Return the ids and flags of planned rows."""
+    ids, lengths = tokenizer.encode_all(rows.texts, rows.continued)
+    counts = rows.copies.copy()
+    counts[rows.control < 0] = lengths
+    controls = np.repeat(rows.control, counts)
     whole = controls.astype(tokenizer.dtype)
     whole[controls < 0] = ids
-    everything = settings.train_on_inputs
-    trained = np.array([piece.trained or (everything and piece.control < 0) for piece in pieces], np.uint8)
-    lengths = np.add.reduceat(counts, starts) if starts else np.zeros(0, np.int64)
-    return Encoded(whole, np.repeat(trained, counts), lengths)
+    of_rows = np.add.reduceat(counts, rows.starts) if rows.starts else np.zeros(0, np.int64)
+    return Encoded(whole, np.repeat(rows.trained, counts), of_rows)
 
 
-def _halves(segments: Segments) -> list[Piece]:
-    context = "".join(text for text, _ in segments[:-1])
-    return [Piece(context, False, False), Piece(segments[-1][0], False, True)]
+def _halves(segments: Segments) -> Iterator[tuple[str, bool, bool]]:
+    """Yield text, whether it goes on where another one stopped, and whether the model wrote it."""
+    yield "".join(text for text, _ in segments[:-1]), False, False
+    yield segments[-1][0], False, True
 
 
-def _turns(segments: Segments, end: int) -> Iterator[Piece]:
-    """Yield contexts and model turns; every model turn but the last ends in EOS (the last gets `eos_count`)."""
-    context, turns = "", 0
+def _turns(segments: Segments) -> Iterator[tuple[str, bool, bool]]:
+    """As `_halves`, for each model turn what came before it and the turn itself."""
+    context = ""
     for text, model_wrote in segments:
         if model_wrote:
-            if turns:
-                yield Piece("", False, True, end, 1)
-            yield Piece(context, False, False)
-            yield Piece(text, True, True)
-            context, turns = "", turns + 1
+            yield context, False, False
+            yield text, True, True
+            context = ""
         else:
             context += text

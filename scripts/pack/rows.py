@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.artifact.stage import StageError
-from scripts.artifact.workers import ordered
-from scripts.pack.encode import Encoded, Segments, encode_rows
+from scripts.artifact.workers import ahead, ordered
+from scripts.pack.encode import Encoded, Segments, encode_plan, encode_rows, plan
 from scripts.pack.npy import NpyWriter
 from scripts.recipe.pack import PackSettings, PackSpec
 from scripts.recipe.tokenizer import Tokenizer
@@ -67,8 +67,11 @@ def pack_split(
         tokenizer = load()
         # A second memo would meet all words for itself: on 12 million tokens, two processes took as long as one.
         processes = 1 if tokenizer.memo else min(threads, rows // _ROWS_WORTH_A_PROCESS)
-        make = partial(_encoder, load if processes > 1 else lambda: tokenizer, spec.settings, str(path))
-        for batch, done in ordered(make, batches, processes):
+        if processes > 1:
+            results = ordered(partial(_encoder, load, spec.settings, str(path)), batches, processes)
+        else:
+            results = _alone(tokenizer, batches, spec.settings, str(path), threads)
+        for batch, done in results:
             all_ids.append(done.ids)
             all_trained.append(done.trained)
             fits = done.lengths <= spec.settings.sequence_len
@@ -86,6 +89,15 @@ def pack_split(
     names = pa.concat_tables(kept).combine_chunks()
     pq.write_table(names, out / f"{split}_row_ids.parquet", compression="zstd")
     return packed
+
+
+def _alone(
+    tokenizer: Tokenizer, batches: "Iterator[pa.RecordBatch]", settings: PackSettings, path: str, threads: int
+) -> "Iterator[tuple[pa.RecordBatch, Encoded]]":
+    """Yield batches with their ids. The next batch is read and cut while compiled code looks up this one's words."""
+    plans = ((b, plan(_segments(b, path), tokenizer.bos_id, tokenizer.eos_id, settings)) for b in batches)
+    for batch, rows in ahead(plans, threads):
+        yield batch, encode_plan(tokenizer, rows).up_to(settings.sequence_len)
 
 
 def _encoder(load: Callable[[], Tokenizer], settings: PackSettings, path: str) -> Callable[[Any], Encoded]:
