@@ -3,9 +3,9 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.pipeline.bench import kill_session
 from tests.slurm.bench import SlurmBench, interrupt
-from tests.slurm.cluster import ACCOUNT
+from tests.slurm.cluster import ACCOUNT, ClusterError
 
 CHECKPOINTS = "results/tiny/.work/train/*/checkpoints/step-*"
 # A job's end must be seen within a minute.
@@ -177,7 +177,8 @@ def test_lost_node(untrained: SlurmBench, quiet: SlurmBench, measured: dict[str,
         queued_again(untrained, job, begun, measured)
         run = untrained.finish(process)
     finally:
-        cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
+        with contextlib.suppress(ClusterError):  # it came back by itself
+            cluster.call("scontrol", "update", f"nodename={node}", "state=resume")
     assert run.code == 0, untrained.report()
     same_weights(untrained, quiet)
 
@@ -192,9 +193,15 @@ def test_node_that_is_cut_off_while_its_training_goes_on(
     node = cluster.call("squeue", "-h", "-j", job, "-o", "%N").strip()
     begun = time.monotonic()
     try:
+        paused = [pid for pid, _ in workers(untrained)]
+        # Slurm needs 20 s to miss the node; this training would be over before that.
+        for pid in paused:
+            os.kill(pid, signal.SIGSTOP)
         cluster.stop(f"slurmd.{node}", signal.SIGKILL)
         queued_again(untrained, job, begun, measured)
         assert workers(untrained), "the lost node's training was to live on"
+        for pid in paused:
+            os.kill(pid, signal.SIGCONT)
         run = untrained.finish(process)
     finally:
         cluster.start_node(node)
@@ -227,7 +234,7 @@ def test_kill_9_of_snakemake_while_its_job_lives(
     process.wait()
     assert untrained.jobs("train_model", "RUNNING") == [job], "the job lives on without Snakemake"
     guard = subprocess.run(
-        ["python", "-m", "scripts.artifact", "guard", "."],
+        [sys.executable, "-m", "scripts.artifact", "guard", "."],
         cwd=untrained.bench.folder,
         env=untrained.bench.environment(**untrained.cluster.environment(), PYTHONPATH=str(untrained.bench.folder)),
         capture_output=True,
@@ -302,7 +309,8 @@ def test_refused_account_is_one_clear_error(untrained: SlurmBench, measured: dic
 
 
 @pytest.mark.matrix
-def test_full_log_disk(untrained: SlurmBench, tmp_path: Path, measured: dict[str, float]) -> None:
+def test_full_log_disk(untrained: SlurmBench, quiet: SlurmBench, tmp_path: Path, measured: dict[str, float]) -> None:
+    """It costs Slurm's log, and nothing else: the stage's own log lies beside the results."""
     if os.getuid():
         pytest.skip("only root may mount a small file system")
     small = tmp_path / "small"
@@ -312,9 +320,10 @@ def test_full_log_disk(untrained: SlurmBench, tmp_path: Path, measured: dict[str
         (small / "filler").write_bytes(b"x" * 65536)
         untrained.changes = {"slurm-logdir": str(small)}
         run = untrained.run("train")
-        assert run.code != 0
-        assert "No space left on device" in run.output
-        assert untrained.jobs("train_model", "RUNNING") == []
+        assert run.code == 0, untrained.report()
+        lost = [path for path in small.rglob("*.log") if path.is_file()]
+        assert lost and not any(path.stat().st_size for path in lost)
     finally:
         subprocess.run(["umount", str(small)], check=True)
-    shutil.rmtree(small)
+    assert untrained.bench.sums()["tiny/train/sapling"] == quiet.bench.sums()["tiny/train/sapling"]
+    assert "train: step" in (untrained.bench.folder / "results/tiny/logs/train/sapling.log").read_text()
