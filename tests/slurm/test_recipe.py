@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from scripts.artifact.digest import sha256_file
+from scripts.artifact.lock import entries_of, read_lock
+from tests.conftest import ROOT
 from tests.pipeline.bench import Bench
 from tests.slurm.bench import SlurmBench
 from tests.slurm.cluster import Cluster
@@ -80,6 +82,18 @@ def test_both_profiles_run_the_whole_recipe(
     assert facts_of_training(bench)["world_size"] == 2 * nodes
     if nodes == 1:
         assert bench.sums() == reference.sums()
+
+
+@pytest.mark.matrix
+def test_the_mythalion_demo_equals_its_lock(cluster: Cluster, tmp_path: Path, measured: dict[str, float]) -> None:
+    """The worked example in small, as `make demo` makes it, by Slurm: the values of locks/demo.lock."""
+    slurm = SlurmBench(Bench.fresh(tmp_path / "atelier", "config/demo.yaml"), cluster)
+    run = slurm.run(timeout=1800)
+    assert run.code == 0, slurm.report()
+    locked = {(e.stage, e.name): e.value for e in read_lock(ROOT / "locks" / "demo.lock")}
+    built = {(e.stage, e.name): e.value for e in entries_of(slurm.bench.folder / "results" / "demo")}
+    assert built == locked
+    assert states(slurm) == {"COMPLETED"}
 
 
 @pytest.mark.matrix
