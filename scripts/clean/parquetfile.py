@@ -27,7 +27,8 @@ def parquet_rows(path: Path, choose: Callable[[Any], list[str]]) -> Iterator[Row
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        # pre_buffer keeps all that was read until the end: the memory of the whole file.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             columns = choose(file.schema_arrow)
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 for value in _values(batch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from scripts.artifact.stage import StageError
 
+_BATCH_ROWS = 1024
 _MAX_LINE_BYTES = 4192
 """sentencepiece drops longer lines silently, so lines are cut before."""
 
@@ -77,7 +78,8 @@ def _lines(train: Path) -> Iterator[str]:
 
     # UTF-8 needs up to 4 bytes a character.
     step = _MAX_LINE_BYTES // 4
-    for batch in pq.ParquetFile(train).iter_batches(batch_size=1024, columns=["segments"]):
+    file = pq.ParquetFile(train, pre_buffer=False)  # else it keeps all that was read
+    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=["segments"]):
         for segments in batch.column(0).to_pylist():
             for segment in segments:
                 for line in segment["text"].split("\n"):

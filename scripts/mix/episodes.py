@@ -79,7 +79,8 @@ def chars_by_id(source: str, folder: Path) -> dict[str, int]:
 def _batches(source: str, folder: Path, columns: list[str]) -> Generator[pa.RecordBatch]:
     path = folder / "episodes.parquet"
     try:
-        with pq.ParquetFile(path) as file:
+        # pre_buffer keeps all that was read until the end: the memory of the whole file.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
             _check_schema(source, file.schema_arrow)
             yield from file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
     except FileNotFoundError:

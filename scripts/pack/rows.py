@@ -116,7 +116,8 @@ def mixture_batches(path: Path) -> tuple[int, "Iterator[pa.RecordBatch]"]:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(path)
+        # pre_buffer keeps all that was read until the end: the memory of the whole file.
+        file = pq.ParquetFile(path, pre_buffer=False)
         found = file.schema_arrow
         for name, wanted in _columns().items():
             if name not in found.names or not found.field(name).type.equals(wanted):
