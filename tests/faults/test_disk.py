@@ -55,7 +55,7 @@ def test_a_full_disk_in_each_stage(bench: Bench, small_disk: SmallDisk) -> None:
         assert done.returncode == 0, f"{stage}: {told(done)}"
         assert bench.sums() == sums, stage
         assert check_artifact(folder, deep=True) == []
-        assert not list(folder.parent.glob(".*")), f"{stage}: something was left behind"
+        assert not list(folder.parent.glob(f".{folder.name}.*")), f"{stage}: something was left behind"
 
 
 @in_soak
