@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from scripts.report.lineage import anchor
 
+_CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -17,6 +18,7 @@ def template(name: str) -> Template:
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_without_control,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -26,6 +28,11 @@ def template(name: str) -> Template:
     )
     environment.filters.update(size=size, duration=duration, words=words, css_anchor=css_anchor)
     return environment.get_template(name)
+
+
+def _without_control(value: object) -> object:
+    """Replace control characters: HTML has no way to write them, and a page that is printed in a terminal drives it."""
+    return value.translate(_CONTROL) if type(value) is str else value
 
 
 def style() -> Markup:

@@ -116,6 +116,11 @@ def _take_result(job: Job[TrainSpec], caught: int, status: int, missing: list[in
         job.facts.update(content["facts"])
         job.counts.update({k: v for k, v in content["counts"].items() if k != "settings"})
         return
+    if status == 0 and not caught and not job.work.is_dir():
+        raise StageError(
+            f"{job.work} was taken away while this training ran: another process has published the same artifact; "
+            "run the same command again"
+        )
     if caught or status == 0:
         raise SystemExit(128 + (caught or signal.SIGTERM))
     if missing:
