@@ -114,12 +114,12 @@ def copy(values: Words, out: Words) -> int:  # pragma: no cover - compiled
 
 def widen(elements: Halves | Words, words: Words) -> int:
     """Fill `words` with the fp32 values of `elements`, both `[count]`: uint32 are fp32, int16 fp16, uint16 bf16."""
-    raise NotImplementedError  # numba puts one of the functions above in its place
+    raise TypeError("only compiled code calls this: numba puts one of the functions above in its place")
 
 
 def narrow(words: Words, elements: Halves | Words) -> int:
     """The way back; return how many of the results are 0."""
-    raise NotImplementedError
+    raise TypeError("as above")
 
 
 WIDEN: dict[Any, Callable[..., Any]] = {types.uint32: copy, types.int16: widen_f16, types.uint16: widen_bf16}

@@ -45,7 +45,7 @@ def pack_split(
 
     Args:
         load: returns the tokenizer; called in each process.
-        threads: processes that tokenize.
+        threads: processes that tokenize, or threads of one.
 
     Raises:
         StageError: the parquet file is missing, lacks columns, or a row doesn't end in a model turn.
@@ -62,16 +62,7 @@ def pack_split(
         NpyWriter(out / f"{split}_input_ids.npy", np.uint16) as all_ids,
         NpyWriter(out / f"{split}_trained.npy", np.uint8) as all_trained,
     ):
-        rows, batches = mixture_batches(path)
-        # A process starts in about half a second, in which 1,000 rows are done.
-        tokenizer = load()
-        # A second memo would meet all words for itself: on 12 million tokens, two processes took as long as one.
-        processes = 1 if tokenizer.memo else min(threads, rows // _ROWS_WORTH_A_PROCESS)
-        if processes > 1:
-            results = ordered(partial(_encoder, load, spec.settings, str(path)), batches, processes)
-        else:
-            results = _alone(tokenizer, batches, spec.settings, str(path), threads)
-        for batch, done in results:
+        for batch, done in _encoded(path, load, spec.settings, threads):
             all_ids.append(done.ids)
             all_trained.append(done.trained)
             fits = done.lengths <= spec.settings.sequence_len
@@ -89,6 +80,20 @@ def pack_split(
     names = pa.concat_tables(kept).combine_chunks()
     pq.write_table(names, out / f"{split}_row_ids.parquet", compression="zstd")
     return packed
+
+
+def _encoded(
+    path: Path, load: Callable[[], Tokenizer], settings: PackSettings, threads: int
+) -> "Iterator[tuple[pa.RecordBatch, Encoded]]":
+    """Yield the batches of a mixture's file with their ids."""
+    rows, batches = mixture_batches(path)
+    tokenizer = load()
+    # A process starts in about half a second, in which 1,000 rows are done. A second memo would meet all words for
+    # itself: on 12 million tokens, two processes took as long as one.
+    processes = 1 if tokenizer.memo else min(threads, rows // _ROWS_WORTH_A_PROCESS)
+    if processes > 1:
+        return ordered(partial(_encoder, load, settings, str(path)), batches, processes)
+    return _alone(tokenizer, batches, settings, str(path), threads)
 
 
 def _alone(

@@ -90,7 +90,7 @@ def test_a_kept_checkpoint_is_what_the_optimizer_held_after_that_step(
     spec = make_spec(cadence={"save_steps": 1, "eval_steps": 8}, **ONE)
     train_alone(tmp_path / "all", spec, base, pack, monkeypatch)
     for step in (3, 5):
-        saved = load_file(tmp_path / "all/work/checkpoints" / f"step-{step:08d}" / "rank-00000.safetensors")
+        saved = load_file(tmp_path / "all" / "work" / "checkpoints" / f"step-{step:08d}" / "rank-00000.safetensors")
         kept = load_file(out / f"checkpoints/step-{step:08d}/model.safetensors")
         assert all(torch.equal(value, saved[f"weight.{name}"]) for name, value in kept.items())
 
