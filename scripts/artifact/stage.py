@@ -36,7 +36,7 @@ from scripts.artifact.publish import draft_folder, publish, sweep_drafts
 from scripts.artifact.record import FORMAT, key_of, read_record, write_record
 from scripts.artifact.shelf import Shelf
 from scripts.artifact.tensors import digest_safetensors
-from scripts.artifact.verify import require_all_sound
+from scripts.artifact.verify import require_sound
 from scripts.recipe.base import Spec
 from scripts.recipe.checkpoints import in_checkpoint
 
@@ -115,7 +115,7 @@ def _run(stage: str, spec: S, build: Callable[[Job[S]], None], args: argparse.Na
     verify_s = time.perf_counter()
     inputs = [sums.parent.absolute() for sums in args.inputs]
     folders = {folder.relative_to(results_root(folder)).as_posix(): folder for folder in inputs}
-    values = dict(zip(folders, require_all_sound(list(folders.values()), args.threads), strict=True))
+    values = dict(zip(folders, require_sound(list(folders.values()), args.threads), strict=True))
     verify_s = time.perf_counter() - verify_s
     fields = {
         "format": FORMAT,

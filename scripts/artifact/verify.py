@@ -197,12 +197,7 @@ def check_tree(root: Path, deep: bool = True, threads: int = 1) -> Iterator[tupl
         yield check.folder, check.faults + check_records(check.folder)
 
 
-def require_sound(folder: Path, threads: int = 1) -> str:
-    """Return the VALUE of an artifact, see `require_all_sound`."""
-    return require_all_sound([folder], threads)[0]
-
-
-def require_all_sound(folders: Sequence[Path], threads: int = 1) -> list[str]:
+def require_sound(folders: Sequence[Path], threads: int = 1) -> list[str]:
     """Return the VALUE of each artifact after checking every byte of it (or its unchanged stat).
 
     All of them at once: one after the other, threads would wait for the largest file of each.

@@ -38,7 +38,7 @@ def overwrite(path: Path, content: bytes) -> None:
 def refused_on_use(folder: Path, path: Path) -> bool:
     """Whether what reads this file refuses: the stages below, or, for facts that no stage reads, their reader."""
     try:
-        read_record(path) if path.name == FACTS else require_sound(folder)
+        read_record(path) if path.name == FACTS else require_sound([folder])
     except ArtifactError as error:
         return str(path) in str(error) or str(folder) in str(error)
     return False
@@ -75,4 +75,4 @@ def test_an_own_file_swapped_for_another_artifacts_is_found(bench: Bench, name: 
     path.write_bytes((second / path.name).read_bytes())
     assert check_artifact(first, deep=True)
     with pytest.raises(ArtifactError, match="refusing to use a damaged artifact"):
-        require_sound(first)
+        require_sound([first])

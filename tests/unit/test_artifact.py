@@ -68,7 +68,7 @@ def test_sums_are_what_sha256sum_reads(artifact: Path) -> None:
 
 def test_a_finished_artifact_is_sound_and_read_only(artifact: Path) -> None:
     assert check_artifact(artifact, deep=True) == []
-    assert require_sound(artifact) == read_record(artifact / RECORD)["value"]
+    assert require_sound([artifact]) == [read_record(artifact / RECORD)["value"]]
     assert oct((artifact / "a.txt").stat().st_mode)[-3:] == "444"
     assert [p.name for p in artifact.parent.iterdir()] == ["one"], "no draft is left behind"
 
@@ -93,7 +93,7 @@ def test_consumers_refuse_damaged_bytes_with_both_digests(artifact: Path) -> Non
     (artifact / "a.txt").chmod(0o644)
     (artifact / "a.txt").write_text("hellO")
     with pytest.raises(ArtifactError) as caught:
-        require_sound(artifact)
+        require_sound([artifact])
     assert before in str(caught.value)
     assert sha256_file(artifact / "a.txt") in str(caught.value)
     assert f"rm {artifact / SUMS}" in str(caught.value)
