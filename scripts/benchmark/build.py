@@ -16,11 +16,11 @@ from scripts.benchmark.metrics import grade
 from scripts.benchmark.output import Sample, TaskResult, write_generations, write_results
 from scripts.benchmark.replies import mean_and_error, measure
 from scripts.benchmark.shards import Scores, TaskScores, join_shards, shard_groups, write_shard
-from scripts.benchmark.start import left_out
 from scripts.benchmark.work import Work, form_of, prepare
 from scripts.recipe.benchmark import BenchmarkSpec, Task
 from scripts.recipe.checkpoints import checkpoint_folder
 from scripts.recipe.hardware import pin_cpu
+from scripts.recipe.start import arrow_alone, left_out, uncollected
 
 if TYPE_CHECKING:
     from scripts.benchmark.model import Model
@@ -58,6 +58,7 @@ def build(job: Job[BenchmarkSpec]) -> None:
         scores = join_shards(list(job.of_stage("benchmark").values()), sizes, prompts)
     else:
         scores = _score(job, work)
+    arrow_alone()
     job.counts["truncated_requests"] = {name: task.truncated for name, task in scores.tasks.items()}
     job.counts["max_length"] = scores.max_length
     job.counts["items"] = {name: len(task.loglikelihoods) for name, task in scores.tasks.items()}
@@ -103,7 +104,7 @@ def _score(job: Job[BenchmarkSpec], work: dict[str, Work]) -> Scores:
     # torch, transformers and lm-eval are imported here: bad data is reported before their 4 s, and after the pins.
     started = time.perf_counter()
     spec, folder = job.spec, _model_folder(job)
-    with left_out("scipy"):
+    with left_out("scipy"), uncollected():
         from scripts.benchmark.model import load_model
 
         model = load_model(folder, spec)

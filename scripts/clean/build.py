@@ -29,6 +29,7 @@ from scripts.recipe.clean import CleanSpec, Filters
 from scripts.recipe.compat import CleanCompat
 from scripts.recipe.compiled import keep_compiled
 from scripts.recipe.near import Duplicate, NearDuplicates
+from scripts.recipe.start import arrow_alone
 
 
 def build(job: Job[CleanSpec]) -> None:
@@ -38,6 +39,7 @@ def build(job: Job[CleanSpec]) -> None:
         StageError: the download has no file of this format, or one in which no row can be read.
     """
     keep_compiled(job.compiled)
+    arrow_alone()
     clean(job, load_lexicon())
 
 

@@ -15,6 +15,7 @@ from scripts.mix.system_prompts import system_text
 from scripts.mix.write import OrderedFile
 from scripts.recipe.mix import MixSpec
 from scripts.recipe.prompt_format import FORMATS
+from scripts.recipe.start import arrow_alone
 
 Places = dict[str, dict[str, list[tuple[str, int, Row]]]]
 """By source and episode: (split, position in its file, row) of each row made from it."""
@@ -34,6 +35,7 @@ def build(job: Job[MixSpec]) -> None:
             f"mixture {job.spec.mixture}: needs the clean artifacts of {', '.join(sorted(job.spec.sources))}; "
             f"found {', '.join(sorted(folders)) or 'none'}; run snakemake, which passes them"
         )
+    arrow_alone()
     counts, rows, more = _take_all(job, folders)
     parts = split(job.spec.seed, rows, job.spec.val_set_size, job.spec.val_split)
     _check_parts(job.spec, parts)

@@ -12,6 +12,7 @@ from scripts.pack.rows import Packed, pack_split
 from scripts.pack.schedule import Schedule, Shape, train_schedule, validation_schedule
 from scripts.recipe.compiled import keep_compiled
 from scripts.recipe.pack import PackSpec
+from scripts.recipe.start import arrow_alone
 from scripts.recipe.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 
 
@@ -22,6 +23,7 @@ def build(job: Job[PackSpec]) -> None:
         StageError: a tokenizer that can't be read or whose ids don't fit, a damaged mixture, or nothing to train on.
     """
     keep_compiled(job.compiled)
+    arrow_alone()
     spec = job.spec
     base, mixture = job.named(spec.base), job.named(spec.mixture)
     tokenizer = _tokenizer(base)

@@ -1,6 +1,5 @@
 """Our metrics against lm-eval's own evaluator, which gets the same items and likelihoods: equal to the bit."""
 
-import importlib
 import random
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from lm_eval.evaluator import evaluate
 from scripts.benchmark.items import Item
 from scripts.benchmark.metrics import Graded, grade
 from scripts.benchmark.render import FORMATS, Format
-from scripts.benchmark.start import left_out
 from scripts.recipe.benchmark import BenchmarkSpec, Task
 from tests.conftest import ROOT
 from tests.demo_benchmarks import FOLDER
@@ -139,13 +137,3 @@ def test_a_job_starts_without_libraries_that_it_does_not_need(tmp_path: Path) ->
     command = [sys.executable, "-c", PROGRAM, spec.model_dump_json(), str(write_model(tmp_path / "tiny")), str(FOLDER)]
     done = subprocess.run([*command, str(tmp_path / "out")], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_what_is_left_out_is_back_afterwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "only_here.py").write_text("")
-    monkeypatch.syspath_prepend(tmp_path)
-    with left_out("only_here"), left_out("json"), pytest.raises(ModuleNotFoundError):
-        importlib.import_module("only_here")
-    assert importlib.import_module("only_here").__name__ == "only_here" and "json" in sys.modules
-    with left_out("only_here"):  # loaded already: left alone
-        assert importlib.import_module("only_here") is sys.modules.pop("only_here")
