@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from stat import S_ISREG
 
 from scripts.artifact.digest import FACTS, OWN_FILES, RECORD, SUMS, ArtifactError, read_sums, sha256_file, value_of
 from scripts.artifact.places import WORK, artifact_folders, results_root
@@ -83,6 +82,9 @@ def begin(folder: Path, deep: bool = False, tensors: bool = False) -> Check:
     check.faults += [Fault(folder / name, f"missing; {SUMS} says {claimed[name]}") for name in lost]
     check.faults += [Fault(folder / name, f"not listed in {SUMS}; remove it or rebuild") for name in more]
     check.cache = cache = stat_cache(folder)
+    if cache is not None and not (deep or tensors) and cache.all_known(present, claimed):
+        check.unchanged = len(present)
+        return check
     for name, stat in present.items():
         # Unknown, or a damaged cache: only the bytes themselves can accuse a file.
         known = None if deep or tensors or cache is None else cache.known(name, stat)
@@ -223,7 +225,7 @@ def _value(check: Check) -> str:
 
 
 def _listing(root: Path) -> dict[str, list[int]]:
-    """Return {relative path: size, mtime, ctime, inode} of the payload, one stat a file; sorted by path.
+    """Return {relative path: size, mtime, ctime, inode} of the payload, one stat a file.
 
     Raises:
         ArtifactError: as `payload_files`, or a folder can't be read.
@@ -236,14 +238,14 @@ def _listing(root: Path) -> dict[str, list[int]]:
             with os.scandir(os.path.join(root, below)) as listing:
                 for entry in listing:
                     name = below + entry.name
-                    if entry.is_dir(follow_symlinks=False):
+                    if entry.is_file(follow_symlinks=False):
+                        if name not in OWN_FILES:
+                            found[name] = stat_list(entry.stat(follow_symlinks=False))
+                    elif entry.is_dir(follow_symlinks=False):
                         waiting.append(name + "/")
                     elif name not in OWN_FILES:
-                        stat = entry.stat(follow_symlinks=False)
-                        if not S_ISREG(stat.st_mode):
-                            text = "not a regular file; an artifact holds only regular files"
-                            raise ArtifactError(f"{entry.path}: {text}")
-                        found[name] = stat_list(stat)
+                        text = "not a regular file; an artifact holds only regular files"
+                        raise ArtifactError(f"{entry.path}: {text}")
         except OSError as error:
             raise ArtifactError(f"{error.filename}: cannot be read: {error.strerror}") from None
-    return dict(sorted(found.items()))
+    return found

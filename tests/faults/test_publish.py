@@ -89,12 +89,13 @@ def test_a_writer_whose_draft_was_swept_cannot_publish(target: Path) -> None:
         b"\xff\xfe",
         b"[1, 2]",
         b"null",
-        b'{"a.txt": 7}',
-        b'{"a.txt": [1, 2]}',
+        b'{"stats": 7, "digests": {}}',
+        b'{"stats": {"a.txt": [1, 2]}, "digests": {"a.txt": 7}}',
         b"[" * 100_000,
-        b'{"a.txt": {"x": 1}}',
+        b'{"a.txt": [3, 1, 1, 1, 9000000000, "00"]}',
+        b'{"stats": {"a.txt": {"x": 1}}, "digests": {"b.txt": null}}',
     ],
-    ids=["empty", "bytes", "list", "null", "number", "short", "deep", "object"],
+    ids=["empty", "bytes", "list", "null", "number", "short", "deep", "old format", "object"],
 )
 def test_a_damaged_stat_cache_costs_only_time(target: Path, content: bytes) -> None:
     cache = target.parents[1] / ".work" / "verified" / "clean--x.json"
@@ -107,8 +108,8 @@ def test_a_wrong_digest_in_the_stat_cache_accuses_nobody(target: Path) -> None:
     import json
 
     stat = (target / "a.txt").stat()
-    entry = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_ctime_ns + 9 * 10**9, "0" * 64]
+    stats = {"a.txt": [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]}
     cache = target.parents[1] / ".work" / "verified" / "clean--x.json"
     cache.parent.mkdir(parents=True)
-    cache.write_text(json.dumps({"a.txt": entry}))
+    cache.write_text(json.dumps({"stats": stats, "digests": {"a.txt": "0" * 64}}))
     assert check_artifact(target) == []

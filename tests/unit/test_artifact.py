@@ -206,6 +206,17 @@ def test_malformed_sums_are_refused_by_line(line: str) -> None:
         parse_sums(line + "\n", Path("S"))
 
 
+def test_file_names_with_other_line_ends_and_double_dots_are_found_again(tmp_path: Path) -> None:
+    names = ["a\x0bb", "c\u2028d", "e\x85f", "g\x1ch", "i..j", "k  /l", "..m"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    sums = format_sums(hash_files(tmp_path, payload_files(tmp_path)))
+    assert sorted(parse_sums(sums, Path("S"))) == sorted(names)
+    (tmp_path / SUMS).write_text(sums)
+    assert check_files(tmp_path) == []
+
+
 def test_hostile_file_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a\nb").write_text("x")
     with pytest.raises(ArtifactError, match="can't be written"):

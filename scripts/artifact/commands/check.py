@@ -12,6 +12,7 @@ from scripts.artifact.digest import ArtifactError
 from scripts.artifact.lock import Entry, entries_of, format_lock, read_lock
 from scripts.artifact.places import artifact_folders, results_root
 from scripts.artifact.verify import Fault, begin, check_records, read_all
+from scripts.recipe.start import uncollected
 
 
 def verify_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +35,8 @@ def verify(args: argparse.Namespace) -> int:
             alone += 1  # a release that was downloaded: no memory of it, no record of the machine that made it
             faults += [Fault(place, text.removeprefix(f"{place}: ")) for text in folder_faults(place, args.threads)]
         else:
-            checks += [begin(folder, args.deep, args.tensors) for folder in found]
+            with uncollected():  # of 100,000 files, a tenth of the time
+                checks += [begin(folder, args.deep, args.tensors) for folder in found]
     if not checks and not alone:
         raise ArtifactError(f"{args.places[0]}: holds no artifact")
     damaged = int(bool(faults))
