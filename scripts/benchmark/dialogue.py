@@ -30,6 +30,9 @@ OPENERS = (
 TURN_CHARS = 400
 """Most of a turn that is compared: about 100 tokens."""
 
+PERSONA_CHARS = 100
+"""End of a system text by which characters are told apart."""
+
 
 @dataclass(frozen=True, order=True)
 class Conversation:
@@ -77,18 +80,19 @@ def read_conversations(name: str, task: Task, mixes: Mapping[str, Path], split: 
 
 
 def next_turns(conversations: Sequence[Conversation]) -> list[Item]:
-    """Return one item a conversation: its last model turn against a turn of another conversation of the same source.
+    """Return one item a conversation: its last model turn against a turn of another character of the same source.
 
     The other one is drawn by hash; its place, first or second, too. Both are cut to the same number of characters, at
-    most TURN_CHARS: else the shorter one would win. A source with a single conversation is compared
-    with the other sources.
+    most TURN_CHARS: else the shorter one would win. Where a source holds one character only, the turn is another
+    conversation's; where it holds one conversation only, another source's.
     """
     items = []
     for mine in conversations:
         turn = len(mine.turns) - 1
         true = mine.written(turn)
-        others = [c for c in conversations if c.id != mine.id and c.source == mine.source]
-        others = others or [c for c in conversations if c.id != mine.id]
+        same_source = [c for c in conversations if c.id != mine.id and c.source == mine.source]
+        others = [c for c in same_source if not _same_character(c, mine)]
+        others = others or same_source or [c for c in conversations if c.id != mine.id]
         texts = {c.written(t) for c in others for t in range(len(c.turns))}
         pairs = [(text, min(len(text), len(true), TURN_CHARS)) for text in texts]
         pairs = [(text, size) for text, size in pairs if text[:size] != true[:size]]
@@ -101,6 +105,13 @@ def next_turns(conversations: Sequence[Conversation]) -> list[Item]:
         where = f"conversation {mine.source}/{mine.id}"
         items.append(make_item(where, mine.before(turn), choices, labels, delimiter=""))
     return items
+
+
+def _same_character(one: Conversation, other: Conversation) -> bool:
+    """Whether two conversations share a greeting, or the end of what comes before it: a system text's own beginning
+    is one of many templates, the description of the character follows.
+    """
+    return one.written(0) == other.written(0) or one.texts[0][-PERSONA_CHARS:] == other.texts[0][-PERSONA_CHARS:]
 
 
 def refusals(conversations: Sequence[Conversation]) -> list[Item]:

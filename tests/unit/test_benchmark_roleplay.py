@@ -13,7 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scripts.artifact.stage import Job, StageError
 from scripts.benchmark.build import build
-from scripts.benchmark.dialogue import OPENERS, REFUSALS, next_turns, read_conversations, refusal_margin, refusals
+from scripts.benchmark.dialogue import (
+    OPENERS,
+    REFUSALS,
+    Conversation,
+    next_turns,
+    read_conversations,
+    refusal_margin,
+    refusals,
+)
 from scripts.benchmark.heldout import Row, bits_per_byte, bootstrap_intervals
 from scripts.benchmark.replies import Dialogue, Reply, distinct, loops, measure
 from scripts.benchmark.work import prepare
@@ -118,6 +126,22 @@ def test_next_turn_items_are_fair(inputs: dict[str, Path]) -> None:
         i.context + "".join(i.choices) for i in items
     }
     assert next_turns(found[:1]) == []
+
+
+def test_the_other_turn_is_another_characters_where_there_is_one() -> None:
+    def said(name: str, persona: str, greeting: str, source: str = "tales") -> Conversation:
+        texts = (f"<|system|>Template {name}. {persona * 5}", greeting, "<|user|>Hello.<|model|>", f"I am {name}.")
+        return Conversation(source, name, texts, (1, 3))
+
+    fox = said("fox", "You are a sly fox, red and quick. ", "Yip.")
+    owls = [said(f"owl {i}", "You are an old owl. ", f"Hoo {i}.") for i in range(12)]
+    elves = [said(f"elf {i}", f"You are an elf, number {i}. ", "Well met.") for i in range(12)]
+    for alike in (owls, elves):
+        items = next_turns([*alike, fox])
+        assert len(items) == 13
+        false = [item.choices[1 - item.gold] for item in items[:12]]
+        assert all("Yip.".startswith(text) or "I am fox.".startswith(text) for text in false), false
+        assert len(next_turns(alike)) == 12  # one character only: another conversation's turn
 
 
 def test_refusal_margin_is_a_ratio_of_mean_probabilities(inputs: dict[str, Path]) -> None:
