@@ -1,7 +1,7 @@
 """Metrics of a task from the likelihoods of its choices: what lm-eval 0.4.13 computes, without its imports.
 
 The evaluator of lm-eval imports datasets, for which frozen items have no other use. What is computed here is an
-argmax and a mean; a test holds all of it to lm-eval's own evaluator, to the bit.
+argmax and a mean; a test holds all of it to lm-eval's own evaluator: each item to the bit, means to their last digit.
 """
 
 import math
@@ -54,8 +54,11 @@ def _score(metric: str, item: Item, form: Format, loglikelihoods: Sequence[float
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and standard error, summed from left to right as lm-eval does; a single item has no error."""
-    mean = sum(values) / len(values)
+    """Return mean and standard error; a single item has no error.
+
+    fsum: Python's sum, which lm-eval takes, rounds other last bits from 3.12 on than before.
+    """
+    mean = math.fsum(values) / len(values)
     if len(values) < 2:
         return mean, None
-    return mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) / math.sqrt(len(values))
+    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) / math.sqrt(len(values))

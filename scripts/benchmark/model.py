@@ -1,6 +1,7 @@
 """The model as an lm-eval class: its tokens, shared contexts, fixed batches and precision, no cache between runs."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -83,7 +84,7 @@ class Model(HFLM):  # type: ignore[misc]  # lm-eval has no type marker
         for begin in range(0, len(requests), self.batch_size):
             windows = [self._windows(request.args[0]) for request in requests[begin : begin + self.batch_size]]
             scores = iter(self.scorer.score([[window] for text in windows for window in text]))
-            totals += [sum(next(scores)[0][0] for _ in text) for text in windows]
+            totals += [math.fsum(next(scores)[0][0] for _ in text) for text in windows]
         return totals
 
     def _loglikelihood_tokens(

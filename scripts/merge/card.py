@@ -5,6 +5,7 @@ those earlier steps go to `artifact.json`, since an input of the same bytes may 
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -103,7 +104,7 @@ def _projections(tensors: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _norm(norms: Sequence[float | None]) -> str:
     known = [norm for norm in norms if norm is not None]
-    return f"{sum(norm * norm for norm in known) ** 0.5:.4g}" if len(known) == len(norms) else "-"
+    return f"{math.sqrt(math.fsum(norm * norm for norm in known)):.4g}" if len(known) == len(norms) else "-"
 
 
 def _lineage(spec: MergeSpec, inputs: Mapping[str, Path]) -> list[str]:

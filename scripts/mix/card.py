@@ -1,6 +1,7 @@
 """What the mixture is made of: `mix.json` for stages, `README.md` for people and for `datasets.load_dataset`."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,7 +96,7 @@ def _missing(spec: MixSpec) -> list[str]:
     ]
     return [
         f"Not obtainable and left out (`missing: reweight`): {', '.join(parts)};",
-        f"together {sum(spec.missing_percent.values()):g} % of the original mixture, as far as it is known. The",
+        f"together {math.fsum(spec.missing_percent.values()):g} % of the original mixture, as far as it is known. The",
         "shares of the other sources grow accordingly: this is not the original mixture, and nobody outside can",
         "rebuild that.",
     ]

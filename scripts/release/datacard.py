@@ -1,6 +1,7 @@
 """DATASETS.md: what a released model has read, by source: licence, origin, problems, share, and what is missing."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def data_card(spec: ReleaseSpec, mixes: Mapping[str, Path]) -> str:
             said = "" if target is None else f"{target:g}"
             lines.append("| " + " | ".join([inert(source_name), *figures, f"{share:.1f}", said]) + " |")
         if mix["missing_sources"]:
-            percent = sum(mix["missing_percent"].values())
+            percent = math.fsum(mix["missing_percent"].values())
             lines += ["", f"Missing: {inert(', '.join(mix['missing_sources']))}, {percent:g} % of the original."]
     return "\n".join(lines) + "\n"
 

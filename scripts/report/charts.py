@@ -6,6 +6,7 @@ chart fixes its padding and its axes' extents, keeps all labels, and leaves lege
 Colours are CSS variables and `currentColor`: one drawing serves light, dark and print.
 """
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ def thin_out(points: Sequence[Point], limit: int = MAX_POINTS) -> tuple[list[Poi
     if size == 1:
         return list(points), 1
     groups = [points[i : i + size] for i in range(0, len(points), size)]
-    return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups], size
+    return [(math.fsum(x for x, _ in g) / len(g), math.fsum(y for _, y in g) / len(g)) for g in groups], size
 
 
 def line_chart(

@@ -1,5 +1,6 @@
 """The figures of the report, computed once: `scorecard.json`, from which the page and the terminal print."""
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -202,7 +203,7 @@ _DISTANCES = ("norm_c_minus_a", "norm_c_minus_b", "cosine_a", "cosine_b")
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    return math.fsum(known) / len(known) if known else None
 
 
 def _bits(model: str, suite: str, tasks: dict[str, TaskResult]) -> list[dict[str, Any]]:
