@@ -4,7 +4,8 @@
  * SHIM_KINDS  letters of the kinds that count: w r s u m d     SHIM_STATE  file of 8 bytes, shared by all processes: the count
  * SHIM_AT     the number of the event that goes wrong         SHIM_LOG    file to which each counted event is appended
  * SHIM_DO     stop: write SHIM_STATE.fired (pid kind path) and stop this process before the event; the test kills it
- *             enospc: this and every later counted event fails with ENOSPC;  eio: this event fails with EIO
+ *             enospc: this and every later counted event fails with ENOSPC, but a full disk lets go of files (u);
+ *             eio: this event fails with EIO
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -62,7 +63,7 @@ static int event(char kind, const char *path) {
     const char *log = getenv("SHIM_LOG"), *at = getenv("SHIM_AT"), *what = getenv("SHIM_DO");
     if (log) note(log, O_APPEND, kind, path);
     if (!at || !what) return 0;
-    if (!strcmp(what, "enospc")) return mine >= atol(at) ? ENOSPC : 0;
+    if (!strcmp(what, "enospc")) return mine >= atol(at) && kind != 'u' ? ENOSPC : 0;
     if (mine != atol(at)) return 0;
     if (!strcmp(what, "eio")) return EIO;
     char fired[PATH_MAX];
