@@ -4,7 +4,8 @@ Needs the recipe and the results, neither Snakemake's records nor a GPU. Upstrea
 would be made again may well stay, if these come out with the same bytes.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from scripts.artifact.code import module_digests, stage_code
 from scripts.artifact.digest import RECORD, SUMS, ArtifactError, value_of
 from scripts.artifact.environment import lock_path, pins, stage_lock
 from scripts.artifact.record import read_record
-from scripts.artifact.verify import check_files
+from scripts.artifact.verify import Fault, begin, read_all
 from scripts.recipe.graph import Artifact, Graph, Job, artifact_path
 
 _ABSENT = "(none)"
@@ -51,7 +52,10 @@ def explain(graph: Graph, results: Path, target: Artifact) -> list[Reason]:
             waiting += graph.jobs[artifact].inputs
     now = _Now(cache(stage_code), cache(module_digests), cache(stage_lock), cache(_packages))
     chosen = [artifact for artifact in graph.jobs if artifact in needed]
-    return [reason for artifact in chosen for reason in _reasons(graph, results, artifact, now)]
+    folders = [results / artifact_path(artifact) for artifact in chosen]
+    built = [begin(folder) for folder in folders if (folder / SUMS).is_file()]
+    faults = {check.folder: check.faults for check in read_all(built, os.cpu_count() or 1)}
+    return [reason for artifact in chosen for reason in _reasons(graph, results, artifact, now, faults)]
 
 
 @dataclass(frozen=True)
@@ -68,16 +72,18 @@ def _packages(stage: str) -> dict[str, str]:
     return pins(lock_path(stage))
 
 
-def _reasons(graph: Graph, results: Path, artifact: Artifact, now: _Now) -> list[Reason]:
+def _reasons(
+    graph: Graph, results: Path, artifact: Artifact, now: _Now, faults: Mapping[Path, Sequence[Fault]]
+) -> list[Reason]:
     job, name = graph.jobs[artifact], artifact_path(artifact)
     folder = results / name
-    if not (folder / SUMS).is_file():
+    if folder not in faults:
         return [Reason(name, "payload", "missing", "to be built")]
     try:
         record = read_record(folder / RECORD)
     except ArtifactError as error:
         return [Reason(name, "payload", str(error), "to be built again")]
-    damaged = [Reason(name, "payload", str(fault), "to be built again") for fault in check_files(folder)]
+    damaged = [Reason(name, "payload", str(fault), "to be built again") for fault in faults[folder]]
     changed = _changed("spec", record["spec"], job.spec.identity())
     changed += _inputs(record, results, job)
     changed += _code(record, job.stage, now) + _lock(record, job.stage, now)

@@ -5,6 +5,7 @@ import json
 import os
 import time
 import uuid
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 # A file changed within the clock's granularity after hashing keeps its stat (git calls this "racy"):
@@ -41,10 +42,18 @@ class StatCache:
         """Keep the digest of a file whose stat was the same before and after it was read."""
         if time.time_ns() - stat[2] > RACY_NS:
             self._stats[name], self._digests[name] = stat, digest
+            self._changed = True
         else:
-            self._stats.pop(name, None)
-            self._digests.pop(name, None)
-        self._changed = True
+            self._forget([name])
+
+    def keep_only(self, names: Collection[str]) -> None:
+        """Forget files that an earlier artifact of this name had: with them, no comparison of all would succeed."""
+        self._forget([name for name in {**self._stats, **self._digests} if name not in names])
+
+    def _forget(self, names: Iterable[str]) -> None:
+        for name in names:
+            known = (self._stats.pop(name, None), self._digests.pop(name, None))
+            self._changed |= known != (None, None)
 
     def save(self) -> None:
         """Write the cache if it changed; failing to do so costs only time later."""

@@ -85,6 +85,8 @@ def begin(folder: Path, deep: bool = False, tensors: bool = False) -> Check:
     if cache is not None and not (deep or tensors) and cache.all_known(present, claimed):
         check.unchanged = len(present)
         return check
+    if cache is not None:
+        cache.keep_only(present)
     for name, stat in present.items():
         # Unknown, or a damaged cache: only the bytes themselves can accuse a file.
         known = None if deep or tensors or cache is None else cache.known(name, stat)

@@ -45,6 +45,7 @@ class _NoPandas(MetaPathFinder):
     """The answer to `import pandas` where a None in sys.modules will not do: compiled code takes it for the module."""
 
     def find_spec(self, name: str, *_: object) -> None:
+        """Refuse pandas, as if it were not installed; leave all else to the other finders."""
         if name == "pandas":
             raise ModuleNotFoundError("left out", name=name)
 

@@ -25,6 +25,7 @@ from scripts.artifact.lock import entries_of, format_lock, parse_lock
 from scripts.artifact.publish import draft_folder, publish, sweep_drafts
 from scripts.artifact.record import key_of, read_record, write_record
 from scripts.artifact.stage import Job, StageError, run_stage
+from scripts.artifact.statcache import StatCache
 from scripts.artifact.verify import check_artifact, check_files, require_sound
 from scripts.recipe.base import Spec, canonical_json, keyed_hash
 
@@ -215,6 +216,23 @@ def test_file_names_with_other_line_ends_and_double_dots_are_found_again(tmp_pat
     assert sorted(parse_sums(sums, Path("S"))) == sorted(names)
     (tmp_path / SUMS).write_text(sums)
     assert check_files(tmp_path) == []
+
+
+def test_remembered_files_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    cache = StatCache(tmp_path / "cache.json")
+    stats = {"a.txt": [3, 1, 1, 7], "b.txt": [4, 1, 1, 8]}
+    for name, stat in stats.items():
+        cache.remember(name, "0" * 64, stat)
+    cache.save()
+    claimed = dict.fromkeys(stats, "0" * 64)
+    cache = StatCache(tmp_path / "cache.json")
+    assert cache.all_known(stats, claimed) and not cache.all_known(stats, claimed | {"a.txt": "1" * 64})
+    del stats["b.txt"], claimed["b.txt"]
+    assert not cache.all_known(stats, claimed)
+    cache.keep_only(stats)
+    assert cache.all_known(stats, claimed) and cache.known("b.txt", [4, 1, 1, 8]) is None
+    cache.save()
+    assert StatCache(tmp_path / "cache.json").all_known(stats, claimed)
 
 
 def test_hostile_file_names_are_refused(tmp_path: Path) -> None:
