@@ -43,7 +43,7 @@ OUTSIDE = """() => [...document.querySelectorAll('body *')].filter(e => {
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished `results/<recipe>` with all three pages."""
-    root = tmp_path_factory.mktemp("browser")
+    root = tmp_path_factory.mktemp("browser") / "folder_with_a_name_that_offers_no_place_to_break"
     results = make_results(root)
     assert whole_page([str(results)]) == 0
     tree = {**whole_tree()}
