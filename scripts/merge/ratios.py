@@ -46,7 +46,8 @@ def gradient(values: Sequence[float], count: int) -> list[float]:
     ratios: list[float] = []
     for low, high in pairwise(knots):
         step = (high - low) / (size - 1) if size > 1 else 0.0
-        section = [i * step + low for i in range(size)]
+        # As numpy does where a step is too small for a float64: the division comes first.
+        section = [(i * step if step else i / max(1, size - 1) * (high - low)) + low for i in range(size)]
         if size > 1:
             section[-1] = high
         ratios += section

@@ -32,6 +32,8 @@ def started(bench: Bench, command: list[str], **extra: str) -> Iterator["subproc
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # A shell starts what runs in its background with SIGINT ignored, and that would be inherited down to here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
         yield process

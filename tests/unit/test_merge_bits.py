@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
@@ -233,6 +233,7 @@ def test_overflow_and_flush_are_counted(tmp_path: Path) -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@example(values=[0.0, 5e-324], count=4)
 @given(values=st.lists(st.floats(0, 1), min_size=1, max_size=6), count=st.integers(0, 300))
 def test_gradient_is_numpys_linspace_bit_for_bit(values: list[float], count: int) -> None:
     found = gradient(values, count)
