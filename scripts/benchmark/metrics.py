@@ -4,13 +4,13 @@ The evaluator of lm-eval imports datasets, for which frozen items have no other 
 argmax and a mean; a test holds all of it to lm-eval's own evaluator: each item to the bit, means to their last digit.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scripts.benchmark.grade import argmax
 from scripts.benchmark.items import Item
 from scripts.benchmark.render import Format
+from scripts.benchmark.replies import mean_and_error
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def grade(items: Sequence[Item], form: Format, loglikelihoods: Sequence[Sequence
         {ours: _score(theirs, item, form, values) for ours, theirs in form.metrics.items()}
         for item, values in zip(items, loglikelihoods, strict=True)
     ]
-    return Graded({metric: _mean_and_error([s[metric] for s in scores]) for metric in form.metrics}, scores)
+    return Graded({metric: mean_and_error([s[metric] for s in scores]) for metric in form.metrics}, scores)
 
 
 def _score(metric: str, item: Item, form: Format, loglikelihoods: Sequence[float]) -> float:
@@ -51,14 +51,3 @@ def _score(metric: str, item: Item, form: Format, loglikelihoods: Sequence[float
         choices = item.contexts or item.choices
         loglikelihoods = [value / len(choice) for value, choice in zip(loglikelihoods, choices, strict=True)]
     return float(item.labels[argmax(loglikelihoods)] == max(item.labels))
-
-
-def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return mean and standard error; a single item has no error.
-
-    fsum: Python's sum, which lm-eval takes, rounds other last bits from 3.12 on than before.
-    """
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1)) / math.sqrt(len(values))

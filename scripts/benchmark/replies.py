@@ -105,7 +105,10 @@ def _repeated(replies: Sequence[Reply]) -> float:
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    """Return the mean of at least one value and its standard error, which a single value lacks."""
+    """Return the mean of at least one value and its standard error, which a single value lacks.
+
+    fsum: Python's own sum, which lm-eval takes, rounds other last digits from 3.12 on than before.
+    """
     mean, count = math.fsum(values) / len(values), len(values)
     if count < 2:
         return mean, None

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmark.metrics import _mean_and_error
 from scripts.benchmark.replies import mean_and_error
 from scripts.report.charts import thin_out
 from scripts.report.facts import _mean
@@ -38,7 +37,7 @@ def test_no_figure_depends_on_how_python_sums(monkeypatch: pytest.MonkeyPatch) -
     lists = [[stream.random() for _ in range(97)] for _ in range(40)]
 
     def figures() -> list[object]:
-        means = [(_mean_and_error(values), mean_and_error(values), _mean(values)) for values in lists]
+        means = [(mean_and_error(values), _mean(values)) for values in lists]
         return [means, [thin_out([(float(i), v) for i, v in enumerate(values)], 10) for values in lists]]
 
     found = []
