@@ -28,7 +28,7 @@ def left_out(name: str) -> Iterator[None]:
 def uncollected() -> Iterator[None]:
     """Load libraries and models without Python's search for garbage, and spare what they leave from later searches.
 
-    Loading torch, transformers and lm-eval makes a million objects that all stay, and the collector went through them
+    Loading torch, transformers and lm-eval makes 600,000 objects that all stay, and the collector went through them
     again and again: 0.9 of 6.0 s of CPU time.
     """
     was_on = gc.isenabled()
