@@ -2,7 +2,7 @@
 
 Compiling takes 2 to 5 s of a process, more than a small source does. numba's own cache is wrong for us: it asks for the
 date of a function's file and not for the functions that it calls, takes damaged files for code, and lies beside the
-sources. Here the folder's name is a digest of all files that compile, and what is read is checked.
+sources. Here the folder's name is a digest of the files that compile, and what is read is checked.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _DISPATCHERS: list[Any] = []
+_kept_in: Path | None = None
 _DIGEST_BYTES = 32
 
 
@@ -28,6 +29,8 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile on first use, without the interpreter's lock; `keep_compiled` spares the next process the work."""
     result: Callable[P, R] = numba.njit(nogil=True)(function)
     _DISPATCHERS.append(result)
+    if _kept_in is not None:  # a module that was loaded late, as it is not always needed
+        _keep([result], _kept_in)
     return result
 
 
@@ -40,6 +43,7 @@ def keep_compiled(folder: Path) -> None:
     Args:
         folder: made if it isn't there; gets one folder for each state of the code.
     """
+    global _kept_in
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = folder.stat()
@@ -47,14 +51,22 @@ def keep_compiled(folder: Path) -> None:
         return
     if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return
+    _kept_in = folder
+    _keep(_DISPATCHERS, folder)
+
+
+def _keep(dispatchers: list[Any], folder: Path) -> None:
     numba.config.CACHE_DIR = str(folder / _state_of_code())  # type: ignore[attr-defined]
-    for dispatcher in _DISPATCHERS:
+    for dispatcher in dispatchers:
         if not dispatcher.overloads:
             dispatcher._cache = _Kept(dispatcher.py_func)
 
 
 def _state_of_code() -> str:
-    """Return a digest of all files with a compiled function: functions of one are compiled into those of another."""
+    """Return a digest of all files with a compiled function so far: those of one are compiled into those of another.
+
+    What a function calls is loaded before it, or stands in its own file; so nothing is missing.
+    """
     files = {dispatcher.py_func.__code__.co_filename for dispatcher in _DISPATCHERS}
     digests = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in sorted(files)]
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]

@@ -8,16 +8,17 @@ Literals such as `</s>` in a text are plain text here, never control tokens.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.recipe.word_memo import WordMemo
-
 if TYPE_CHECKING:
     import sentencepiece
+
+    from scripts.recipe.word_memo import WordMemo
 
 Ids = NDArray[np.unsignedinteger[Any]]
 
@@ -94,14 +95,19 @@ class SentencePieceTokenizer(Tokenizer):
         super().__init__(size, bos, eos)
         self.prefix = SPACE if self._plain.normalize("a") == f"{SPACE}a" else ""
         self.memo = memo and self._words_are_independent()
-        line_break = self._continued.encode("\n")[0] if self.memo and self._lines_are_independent() else None
-        self._words = WordMemo(self._continued.encode, self.dtype, line_break)
         self._seen = 0
 
     @property
     def processor(self) -> "sentencepiece.SentencePieceProcessor":
         """The sentencepiece processor itself, for conversions and tests."""
         return self._plain
+
+    @cached_property
+    def _words(self) -> "WordMemo":
+        from scripts.recipe.word_memo import WordMemo  # loading the compiler takes 0.3 s, and few programs want it
+
+        line_break = self._continued.encode("\n")[0] if self._lines_are_independent() else None
+        return WordMemo(self._continued.encode, self.dtype, line_break)
 
     def _words_are_independent(self) -> bool:
         plain = self._plain

@@ -58,3 +58,29 @@ def test_a_folder_that_is_none_or_others_may_write_to_is_left_alone(tmp_path: Pa
         folder.chmod(0o777)
     assert run(folder)[1] in ("0 0", "0 1")
     assert folder.is_file() or not list(folder.iterdir())
+
+
+LATE = """
+import sys
+from pathlib import Path
+from scripts.recipe import minhash
+from scripts.recipe.compiled import keep_compiled
+keep_compiled(Path(sys.argv[1]))
+from scripts.recipe import words
+print(words.Words(5).of("The river's, the sea").tolist())
+stats = words._split.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+"""
+
+
+def test_a_module_loaded_afterwards_is_kept_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "compiled"
+    cold, said = run(folder)
+    monkeypatch.setitem(globals(), "PROGRAM", LATE)
+    assert (said, run(folder), run(folder)) == ("0 1", (cold, "0 1"), (cold, "1 0"))
+    assert len(list(folder.iterdir())) == 2, "more files compile, another state"
+
+
+def test_a_tokenizer_loads_no_compiler_until_there_is_enough_to_do() -> None:
+    program = "import sys; import scripts.recipe.tokenizer_files; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
