@@ -12,8 +12,9 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
 from scripts.artifact.stage import StageError
+from scripts.benchmark.architecture import check_architecture
 from scripts.benchmark.folder import check_model_folder
-from scripts.benchmark.shared import NOTHING, Prefix, Score, SharedScorer, check_architecture
+from scripts.benchmark.shared import NOTHING, Prefix, Score, SharedScorer
 from scripts.benchmark.tree import Request, group_items, make_request, safe_prefix
 from scripts.recipe.benchmark import BenchmarkSpec
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from scripts.artifact.stage import StageError
 from scripts.benchmark.tree import MIN_PREFIX, Request, Tree, grow, sharable
 
 PASS_TOKENS = 2048
@@ -205,34 +204,3 @@ def _cache(head: Prefix, rows: int) -> Any:
         layer.keys, layer.values = keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)
         cache.layers.append(layer)
     return cache
-
-
-def check_architecture(model: Any, scorer: SharedScorer, max_length: int) -> None:
-    """Refuse a model that shared states would score otherwise than a plain forward pass.
-
-    Raises:
-        StageError: a sliding window or a length-dependent rotation below `max_length`, or a probe whose
-            log-probabilities differ by more than 1 % of their size.
-    """
-    config = model.config
-    window = getattr(config, "sliding_window", None)
-    if isinstance(window, int) and window < max_length and getattr(config, "use_sliding_window", True):
-        raise StageError(f"attention sees only {window} tokens back; set benchmark.max_length to {window} or less")
-    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
-    if rope in ("dynamic", "longrope"):
-        raise StageError(f"rope_type {rope!r} rotates by the length of the input, so contexts can't be shared")
-    vocabulary = config.vocab_size
-    tokens = [(7 + 13 * i) % vocabulary for i in range(MIN_PREFIX + 8)]
-    requests = [Request((*tokens, 3 % vocabulary), (5 % vocabulary, 1)), Request((*tokens, 2), (4 % vocabulary, 6))]
-    found = [score for score, _ in scorer.score([requests], scorer.prefix(tuple(tokens[:MIN_PREFIX])))[0]]
-    with torch.no_grad():
-        plain = [model(torch.tensor([r.tokens], device=scorer.device)).logits[0].float() for r in requests]
-    expected = [
-        sum(float(logits.log_softmax(-1)[at - 2, r.targets[at]]) for at in range(2))
-        for r, logits in zip(requests, plain, strict=True)
-    ]
-    if any(not math.isclose(a, b, rel_tol=0.01) for a, b in zip(found, expected, strict=True)):
-        raise StageError(
-            f"architecture {config.model_type}: shared contexts give {found}, a plain pass {expected}; "
-            "this model can't be benchmarked"
-        )

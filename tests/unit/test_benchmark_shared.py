@@ -5,21 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from transformers import MistralConfig, MistralForCausalLM
 
 from scripts.artifact.stage import StageError
 from scripts.benchmark.model import Model, Pair
-from scripts.benchmark.shared import SharedScorer, check_architecture
 from scripts.benchmark.tree import common_prefix, group_items, grow, make_request, sharable
 from tests import benchmark_prompts
 from tests.bench.bench_scorer import compare
 from tests.benchmark_prompts import REAL
-from tests.unit.benchmark_tiny_model import write_model, write_tokenizer
+from tests.unit.benchmark_tiny_model import write_model
 
 SETTINGS: dict[str, Any] = {
     "backend": "causal", "device": "cpu", "dtype": "float32", "softmax_dtype": "float32", "batch_size": 3,
@@ -186,40 +183,6 @@ def test_groups_cover_all_items_in_order_and_none_is_too_large(texts: list[str],
 def test_groups_follow_passages() -> None:
     long = ["a" * 300 + str(n) for n in range(5)] + ["b" * 300 + str(n) for n in range(3)] + ["c", "d"]
     assert group_items(long, 4) == [range(4), range(4, 5), range(5, 8), range(8, 10)]
-
-
-def test_a_sliding_window_shorter_than_the_context_is_refused(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path)
-    config = MistralConfig(
-        vocab_size=500, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-        num_key_value_heads=1, sliding_window=40, max_position_embeddings=128,
-    )  # fmt: skip
-    model = MistralForCausalLM(config).eval()
-    scorer = SharedScorer(model, torch.device("cpu"))
-    check_architecture(model, scorer, 40)  # grouped-query attention passes
-    with pytest.raises(StageError, match="only 40 tokens back"):
-        check_architecture(model, scorer, 41)
-
-
-def test_a_model_whose_logits_are_more_than_its_head_is_refused(ours: Model) -> None:
-    class Capped(torch.nn.Module):
-        """A head that is not all: logits are scaled after it."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.base_model, self.config = ours.model.base_model, ours.model.config
-
-        def get_output_embeddings(self) -> Any:
-            return ours.model.get_output_embeddings()
-
-        def forward(self, ids: torch.Tensor) -> Any:
-            output = ours.model(ids)
-            output.logits = output.logits / 3
-            return output
-
-    model = Capped()
-    with pytest.raises(StageError, match="a plain pass"):
-        check_architecture(model, SharedScorer(model, torch.device("cpu")), 96)
 
 
 @pytest.mark.parametrize("task", ["arc", "sat_en", "mmlu", "hellaswag_shaped"])
