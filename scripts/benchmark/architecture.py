@@ -62,35 +62,52 @@ def _probe(model: Any, scorer: SharedScorer) -> tuple[float | None, float, float
         plain pass against ours, or None if logits are not the head's output; plain pass against the model's own cache;
         and of the sums themselves.
     """
-    rows = [tuple((7 + 13 * i + (0 if i < _TRUNK else 101 * row)) % _vocabulary(model) for i in range(_TRUNK + _BRANCH))
-            for row in range(_ROWS)]  # fmt: skip
+    vocabulary = int(model.get_output_embeddings().weight.shape[0])
+    rows = [
+        tuple((7 + 13 * i + 101 * row * (i >= _TRUNK)) % vocabulary for i in range(_TRUNK + _BRANCH))
+        for row in range(_ROWS)
+    ]
     ids_BT = torch.tensor(rows, device=scorer.device)
-    base, head = model.base_model, model.get_output_embeddings()
-    of_head: list[Tensor] = []
-    watched = head.register_forward_hook(lambda _module, _inputs, output: of_head.append(output))
-    plain_BTV: Tensor = model(ids_BT, use_cache=False).logits
-    watched.remove()
-    if not plain_BTV.isfinite().all():
-        raise StageError(f"its logits aren't finite: the model's weights overflow in {str(model.dtype)[6:]}")
-    if not (of_head and torch.equal(of_head[-1].float(), plain_BTV.float())):
-        return None, 0.0, 0.0  # a cap of logits, say, which moves small ones by less than bfloat16's noise
-    begun = base(ids_BT[:, :_TRUNK], use_cache=True).past_key_values
-    cached_BTV = head(base(ids_BT[:, _TRUNK:], past_key_values=begun, use_cache=True).last_hidden_state)
     targets_BT = ids_BT.flip(1)[:, :_BRANCH]  # any tokens will do
-    plain_B, cached_B = (_sums(logits[:, -_BRANCH:], targets_BT) for logits in (plain_BTV, cached_BTV))
-    requests = [Request(row, tuple(target)) for row, target in zip(rows, targets_BT.tolist(), strict=True)]
-    scores = scorer.score([requests], scorer.prefix(rows[0][:MIN_PREFIX]))[0]
-    ours_B = torch.tensor([score for score, _ in scores], dtype=torch.float64)
-    return _rms(ours_B - plain_B), _rms(cached_B - plain_B), _rms(plain_B)
+    plain_BTV = _plain_logits(model, ids_BT)
+    if plain_BTV is None:
+        return None, 0.0, 0.0
+    begun = model.base_model(ids_BT[:, :_TRUNK], use_cache=True).past_key_values
+    hidden_BTH = model.base_model(ids_BT[:, _TRUNK:], past_key_values=begun, use_cache=True).last_hidden_state
+    plain_B, cached_B = (
+        _sums(logits_BTV, targets_BT)
+        for logits_BTV in (plain_BTV[:, _TRUNK:], model.get_output_embeddings()(hidden_BTH))
+    )
+    # The rows end one after another, so that passes are padded; two trees of two branches, then four chains.
+    requests = [
+        Request(row[: len(row) - n], tuple(target)[: _BRANCH - n])
+        for n, (row, target) in enumerate(zip(rows, targets_BT.tolist(), strict=True))
+    ]
+    far, head = 0.0, scorer.prefix(rows[0][:MIN_PREFIX])
+    for group in ([requests[:2], requests[2:]], [[request] for request in requests]):
+        scores = [score for unit in scorer.score(group, head) for score, _ in unit]
+        far = max(far, _rms(torch.tensor(scores, dtype=torch.float64) - plain_B))
+    return far, _rms(cached_B - plain_B), _rms(plain_B)
 
 
-def _vocabulary(model: Any) -> int:
-    return int(model.get_output_embeddings().weight.shape[0])
+def _plain_logits(model: Any, ids_BT: Tensor) -> Tensor | None:
+    """Return logits_BTV of a plain pass, or None if they are not what the head gave.
+
+    A cap of logits, say, moves small ones by less than bfloat16's noise, so the very bits are compared.
+    """
+    of_head: list[Tensor] = []
+    watched = model.get_output_embeddings().register_forward_hook(lambda _module, _in, out: of_head.append(out))
+    logits_BTV: Tensor = model(ids_BT, use_cache=False).logits
+    watched.remove()
+    if not logits_BTV.isfinite().all():
+        raise StageError(f"its logits aren't finite: the model's weights overflow in {str(model.dtype)[6:]}")
+    return logits_BTV if of_head and torch.equal(of_head[-1].float(), logits_BTV.float()) else None
 
 
 def _sums(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    logp_BTV = logits_BTV.float().log_softmax(-1)
-    return logp_BTV.gather(2, targets_BT[..., None]).double().sum((1, 2)).cpu()
+    """Return the sums of rows of which each ends one target earlier than the one before."""
+    logp_BT = logits_BTV.float().log_softmax(-1).gather(2, targets_BT[..., None])[..., 0]
+    return torch.stack([row[: _BRANCH - n].double().sum() for n, row in enumerate(logp_BT)]).cpu()
 
 
 def _rms(values: Tensor) -> float:

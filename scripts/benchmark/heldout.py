@@ -1,5 +1,6 @@
 """Held-out loss in bits per UTF-8 byte: comparable between tokenizers, unlike loss per token."""
 
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from scripts.artifact.stage import StageError
+from scripts.benchmark.rows import END, read_rows
 from scripts.recipe.base import keyed_hash
 from scripts.recipe.benchmark import Task
 
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class Row:
-    """One held-out conversation, as the exact text that training would see (without BOS and EOS)."""
+    """One held-out conversation, as the exact text that training would see; END stands for the end token."""
 
     source: str
     id: str
     text: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of its text."""
+        return len(self.text.replace(END, "").encode())
 
 
 def held_out_rows(name: str, task: Task, mixes: Mapping[str, Path]) -> list[Row]:
@@ -34,16 +40,19 @@ def held_out_rows(name: str, task: Task, mixes: Mapping[str, Path]) -> list[Row]
     """
     if task.file is not None:
         raise StageError(f"task {name}: file: found {task.file!r}; bits_per_byte reads held-out rows, remove the key")
-    rows: set[Row] = set()
-    for folder in mixes.values():
-        columns = pq.read_table(folder / "validation.parquet", columns=["id", "source", "segments"]).to_pylist()
-        for row in columns:
-            rows.add(Row(row["source"], row["id"], "".join(segment["text"] for segment in row["segments"])))
-    kept = sorted(row for row in rows if row.text)
+    rows = {Row(row.source, row.id, "".join(row.texts)) for row in read_rows(mixes, "validation")}
+    kept = sorted(row for row in rows if row.size)
     if not kept:
         found = f"{len(mixes)} mixtures without held-out rows" if mixes else "no mixture in the recipe"
         raise StageError(f"task {name}: found {found}; bits_per_byte needs validation rows, raise val_set_size")
     return kept
+
+
+def some_of(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """Return all rows, or those `limit` of the smallest hashes, so that all sources are among them; in their order."""
+    if limit is None:
+        return list(rows)
+    return sorted(heapq.nsmallest(limit, rows, key=lambda row: (keyed_hash("held out", row.source, row.id), row)))
 
 
 def score_rows(model: "Model", rows: Sequence[Row]) -> list[float]:
@@ -62,6 +71,8 @@ def score_rows(model: "Model", rows: Sequence[Row]) -> list[float]:
 def bits_per_byte(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> dict[str, tuple[float, float | None]]:
     """Return {metric: (bits per byte, standard error)}, overall and for each source.
 
+    End tokens cost bits and have no bytes: to know when to stop is a part of the text.
+
     Value: sum of bits over sum of bytes. Standard error of that ratio, with conversations as the sampling unit
     (linearised): sqrt(n / (n - 1) * sum((bits_i - value * bytes_i)^2)) / sum(bytes); None for a single row.
     """
@@ -77,7 +88,7 @@ def bootstrap_intervals(rows: Sequence[Row], loglikelihoods: Sequence[float]) ->
     Each conversation has its own stream of weights, keyed by source and id: adding one changes no other's weights,
     and all models are resampled alike. Unlike the standard error the interval may be lopsided.
     """
-    sizes = [len(row.text.encode()) for row in rows]
+    sizes = [row.size for row in rows]
     weights = [_poisson(keyed_hash("bootstrap", row.source, row.id)) for row in rows]
     found = {}
     for name, members in _by_source(rows).items():
@@ -109,7 +120,7 @@ def _by_source(rows: Sequence[Row]) -> dict[str, list[int]]:
 
 
 def _ratio(rows: Sequence[Row], loglikelihoods: Sequence[float]) -> tuple[float, float | None]:
-    sizes = [len(row.text.encode()) for row in rows]
+    sizes = [row.size for row in rows]
     bits = [-value / math.log(2) for value in loglikelihoods]
     value, count = math.fsum(bits) / sum(sizes), len(rows)
     if count < 2:

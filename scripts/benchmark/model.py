@@ -14,6 +14,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from scripts.artifact.stage import StageError
 from scripts.benchmark.architecture import check_architecture
 from scripts.benchmark.folder import check_model_folder
+from scripts.benchmark.rows import END
 from scripts.benchmark.shared import NOTHING, Prefix, Score, SharedScorer
 from scripts.benchmark.tree import Request, group_items, make_request, safe_prefix
 from scripts.recipe.benchmark import BenchmarkSpec
@@ -35,6 +36,13 @@ class Model(HFLM):  # type: ignore[misc]  # lm-eval has no type marker
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.scorer = SharedScorer(self.model, self.device)
+
+    def tok_encode(self, string: str, *arguments: Any, **settings: Any) -> list[int]:
+        """Return a text's tokens; END becomes the end token."""
+        if END in string:
+            string = string.replace(END, self.tokenizer.eos_token or "")
+        tokens: list[int] = super().tok_encode(string, *arguments, **settings)
+        return tokens
 
     def use_bos(self, bos: bool) -> None:
         """Choose whether contexts begin with BOS from now on.
@@ -133,6 +141,11 @@ class Model(HFLM):  # type: ignore[misc]  # lm-eval has no type marker
         """Return an item's requests as one unit; if one of them loses its left end, each is a unit of its own."""
         requests, cut = [], 0
         for texts, context, continuation in encoded:
+            if not context:
+                raise StageError(
+                    f"a context without tokens: {texts!r:.300}; without BOS nothing would predict its first token, so "
+                    "set `bos: true` in the task, or mend the row"
+                )
             if not continuation or len(continuation) > self.max_length:
                 raise StageError(
                     f"a continuation has {len(continuation)} tokens; allowed are 1 to max_length = {self.max_length}: "

@@ -61,6 +61,16 @@ def _plain(render_file: Callable[[Path], list[Item]]) -> Render:
     return render_plain
 
 
+def _shuffled(render_file: Callable[[Path], list[Item]]) -> Render:
+    """As `_plain`, in the order of the old harness, of which `limit` takes the beginning."""
+
+    def render_shuffled(task: Task, folder: Path) -> list[Item]:
+        items = _plain(render_file)(task, folder)
+        return [items[i] for i, _ in historical_shots(len(items), 0, 0)]
+
+    return render_shuffled
+
+
 def _sampled(read: questions.Reader) -> Render:
     """Questions after shots that the old harness' stream picks; without shots in the file's order."""
 
@@ -95,10 +105,10 @@ FORMATS = {
     "multiple_choice": Format(_plain(multiple_choice.render), _ACCURACY, bos=True),
     "truthfulqa_mc1": Format(_plain(truthfulqa.render_mc1), {"mc1": "acc"}, bos=False),
     "truthfulqa_mc2": Format(_plain(truthfulqa.render_mc2), _MC2, bos=False, score=_mc2, counted=False),
-    "ollv1_truthfulqa_mc1": Format(_plain(truthfulqa.render_ollv1_mc1), {"mc1": "acc"}, bos=False),
-    "ollv1_truthfulqa_mc2": Format(_plain(truthfulqa.render_ollv1_mc2), _MC2, bos=False, score=_mc2, counted=False),
-    "bigbench": Format(_plain(bigbench.render), _GRADE, bos=False, pick=tie_argmax, score=_bigbench_grade),
-    "agieval": Format(_plain(agieval.render), _ACCURACY, bos=False),
+    "ollv1_truthfulqa_mc1": Format(_shuffled(truthfulqa.render_ollv1_mc1), {"mc1": "acc"}, bos=False),
+    "ollv1_truthfulqa_mc2": Format(_shuffled(truthfulqa.render_ollv1_mc2), _MC2, bos=False, score=_mc2, counted=False),
+    "bigbench": Format(_shuffled(bigbench.render), _GRADE, bos=False, pick=tie_argmax, score=_bigbench_grade),
+    "agieval": Format(_shuffled(agieval.render), _ACCURACY, bos=False),
     "arc": Format(_sampled(questions.read_arc), _ACCURACY, bos=False),
     "hellaswag": Format(_sampled(questions.read_hellaswag), _ACCURACY, bos=False),
     "mmlu": Format(_render_mmlu, _ACCURACY, bos=False),

@@ -5,14 +5,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-USER_MARKER = "<|user|>"
 _WORD = re.compile(r"[\w']+")
 _SPEAKER = re.compile(r"^([A-Z][\w'’-]*(?: [A-Z][\w'’-]*){0,2}):", re.M)
 _USER_LINE = re.compile(r"^(?:You|User|Human):", re.M | re.I)
 _ARTEFACT = re.compile(
-    r"\bas an ai\b|language model|\bopenai\b|\banthropic\b|<\|?\w+\|?>|</s>|\{\{?\w+\}?\}|\[/?INST\]|���", re.I
+    r"\bas an ai\b|language model|\bopenai\b|\banthropic\b|<\|\w+\|>|</?s>|<(?:unk|pad|bos|eos|0x\w\w)>|"
+    r"\{\{?\w+\}?\}|\[/?INST\]|���",
+    re.I,
 )
-_LOOP = re.compile(r"(\b[\w']+(?:\W+[\w']+){0,7}?)(?:\W+\1\b){3}", re.I)
+_PHRASE, _TIMES = 8, 4
+# 20 times, since a line of 10 dashes parts two scenes and laughter has no spaces.
+_LETTERS = re.compile(r"(\S.{0,7}?)\1{19}", re.S)
 Metrics = dict[str, tuple[float, float | None]]
 
 
@@ -21,9 +24,9 @@ class Reply:
     """One generated turn."""
 
     text: str
-    """Up to the user marker, if it wrote one."""
+    """Without what begins the user's turn and all after it, and without what the format puts behind a turn."""
     end: str
-    """`eos`, `user` (it wrote the user marker) or `length` (it was cut off)."""
+    """`eos`, `user` (it wrote what begins a user's turn) or `length` (it was cut off)."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,18 @@ def speakers(text: str) -> set[str]:
 
 
 def loops(text: str) -> bool:
-    """Whether a phrase of one to eight words stands four or more times in a row."""
-    return _LOOP.search(text) is not None
+    """Whether a phrase of one to eight words stands four or more times in a row, or as many letters twenty times.
+
+    By counting: a pattern for phrases took exponential time for a row of 30 apostrophes.
+    """
+    found = words(text)
+    for size in range(1, _PHRASE + 1):
+        run = 0
+        for now, later in zip(found, found[size:], strict=False):
+            run = run + 1 if now == later else 0
+            if run == (_TIMES - 1) * size:
+                return True
+    return _LETTERS.search(text) is not None
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
@@ -72,7 +85,7 @@ def measure(dialogues: Sequence[Dialogue]) -> Metrics:
         "empty": lambda _, r: not words(r.text),
         "loops": lambda _, r: loops(r.text),
         "artefacts": lambda _, r: _ARTEFACT.search(r.text) is not None,
-        "leaked_names": lambda d, r: any(n not in d.context for n in speakers(r.text) & known_names),
+        "leaked_names": lambda d, r: any(not _named(n, d.context) for n in speakers(r.text) & known_names),
     }
     found = {
         name: mean_and_error([sum(test(d, r) for r in d.replies) / len(d.replies) for d in dialogues])
@@ -80,7 +93,9 @@ def measure(dialogues: Sequence[Dialogue]) -> Metrics:
     }
     for n in (1, 2, 3):
         found[f"distinct_{n}"] = distinct(texts, n), None
-    found["repeated_4grams"] = mean_and_error([_repeated(d.replies) for d in dialogues])
+    repeated = [share for share in (_repeated(d.replies) for d in dialogues) if share is not None]
+    if repeated:
+        found["repeated_4grams"] = mean_and_error(repeated)
     for turn in range(max(len(d.replies) for d in dialogues)):
         lengths = [float(len(words(d.replies[turn].text))) for d in dialogues if turn < len(d.replies)]
         found[f"words/turn_{turn + 1}"] = mean_and_error(lengths)
@@ -92,8 +107,13 @@ def _grams(text: str, n: int) -> list[tuple[str, ...]]:
     return [tuple(found[i : i + n]) for i in range(len(found) - n + 1)]
 
 
-def _repeated(replies: Sequence[Reply]) -> float:
-    """Return the share of 4-grams that an earlier reply of the conversation held already."""
+def _named(name: str, text: str) -> bool:
+    """Whether a name stands in a text as a word of its own."""
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
+
+
+def _repeated(replies: Sequence[Reply]) -> float | None:
+    """Return the share of 4-grams that an earlier reply of the conversation held already; None if none could."""
     seen: set[tuple[str, ...]] = set()
     again = total = 0
     for reply in replies:
@@ -101,7 +121,7 @@ def _repeated(replies: Sequence[Reply]) -> float:
         again += sum(gram in seen for gram in grams) if seen else 0
         total += len(grams) if seen else 0
         seen.update(grams)
-    return again / total if total else 0.0
+    return again / total if total else None
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from scripts.artifact.stage import StageError
-from scripts.benchmark.dialogue import DIALOGUES, Conversation, read_conversations
-from scripts.benchmark.heldout import Row, held_out_rows
+from scripts.benchmark.dialogue import DIALOGUES, MIN_TURN_CHARS, Conversation, read_conversations
+from scripts.benchmark.heldout import Row, held_out_rows, some_of
 from scripts.benchmark.items import Item, items_sha256, prompts_sha256
 from scripts.benchmark.render import Format, check_count, render
 from scripts.benchmark.render import form_of as form_of_items
@@ -64,11 +65,15 @@ def prepare(name: str, task: Task, files: Path | None, mixes: Mapping[str, Path]
     if task.format == "bits_per_byte":
         rows = held_out_rows(name, task, mixes)
         check_count(name, task, len(rows))
-        return Work(rows=rows[: task.limit])
+        return Work(rows=some_of(rows, task.limit))
     if task.format in DIALOGUES:
-        items = DIALOGUES[task.format][1](read_conversations(name, task, mixes, "validation"))
+        most = task.limit if task.expect_items is None else None  # those beyond the limit would be made for nothing
+        items = list(islice(DIALOGUES[task.format][1](read_conversations(name, task, mixes, "validation")), most))
         if not items:
-            raise StageError(f"task {name}: {task.format} needs two held-out conversations that differ; found one")
+            raise StageError(
+                f"task {name}: {task.format} found no two held-out conversations whose model turns have "
+                f"{MIN_TURN_CHARS} characters and differ; raise val_set_size, or remove the task"
+            )
         check_count(name, task, len(items))
         return Work(items=items[: task.limit])
     if task.format in ("generation", "extraction"):

@@ -59,12 +59,14 @@ def write_model(folder: Path, hidden: int = 32, layers: int = 2, positions: int 
 
 
 def write_mix(folder: Path, rows: list[tuple[str, str, list[str]]]) -> Path:
-    """Write a mix artifact's validation rows of (id, source, segment texts); return `folder`."""
+    """Write a mix artifact's validation rows of (id, source, segment texts), and none to train on; return `folder`."""
     folder.mkdir(parents=True)
+    (folder / "mix.json").write_text('{"format": "metharme"}')
     records = [
         {"id": i, "source": s, "segments": [{"text": t, "trained": n % 2 == 1} for n, t in enumerate(texts)]}
         for i, s, texts in rows
     ]
     schema = pa.schema([("id", pa.string()), ("source", pa.string()), ("segments", _SEGMENTS)])
-    pq.write_table(pa.Table.from_pylist(records, schema=schema), folder / "validation.parquet")
+    for split, found in (("validation", records), ("train", [])):
+        pq.write_table(pa.Table.from_pylist(found, schema=schema), folder / f"{split}.parquet")
     return folder

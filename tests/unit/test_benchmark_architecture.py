@@ -34,6 +34,10 @@ UNSOUND: dict[str, tuple[dict[str, Any], str]] = {
         "from a plain pass",
     ),
     "Bloom": ({"vocab_size": WORDS, "hidden_size": 64, "n_layer": 4, "n_head": 4}, "takes no shared contexts"),
+    "OPT": (
+        {**SIZES, "ffn_dim": 128, "word_embed_proj_dim": 64},
+        "takes no shared contexts",  # counts positions by its own mask; a single row would pass
+    ),
     "Mamba": ({"vocab_size": WORDS, "hidden_size": 64, "num_hidden_layers": 4}, "takes no shared contexts"),
     "Gemma2": ({**SIZES, **HEADS, "sliding_window": 256}, "after lm_head"),  # a cap at 30
     "Cohere": ({**SIZES, **HEADS}, "after lm_head"),

@@ -103,7 +103,7 @@ def test_bigbench_is_scored_without_bos_and_with_the_space_before_the_choice(
     prompt = "\nQ: Where was Mira?\n  choice: at sea\n  choice: in the green garden\n  choice: on a hill\nA:"
     begin = len(tokenizer.encode(prompt, add_special_tokens=False))
     ids = [tokenizer.encode(f"{prompt} {choice}", add_special_tokens=False) for choice in CHOICES]
-    sample = samples(first, "grade")[0]
+    sample = samples(first, "grade")[1]  # Random(42) puts the first of three items there
     assert sample["loglikelihoods"] == pytest.approx([likelihood(folder, i, begin) for i in ids], abs=1e-3)
 
 
@@ -133,7 +133,8 @@ def test_bits_per_byte_is_a_plain_sum_over_windows(first: Job[BenchmarkSpec], in
     tokenizer = AutoTokenizer.from_pretrained(folder)
     bits, sizes = {}, {}
     for name, source, texts in [*ROWS, ("r4", "letters", ["Yours, Pip."])]:
-        ids, total = tokenizer.encode("".join(texts)), 0.0  # BOS first
+        turns = [text + "</s>" * (n % 2) for n, text in enumerate(texts)]  # the model's end in its end token
+        ids, total = tokenizer.encode("".join(turns)), 0.0  # BOS first
         # Windows of 256 predicted tokens; only the token before a window is seen from it, the last one aligns right.
         for start in range(1, len(ids), length):
             stop = min(start + length, len(ids))

@@ -96,6 +96,9 @@ def read_hellaswag(path: Path) -> list[Question]:
     return questions
 
 
+_PART = re.compile(r"-\d{5}-of-\d{5}$")
+
+
 def read_mmlu(path: Path) -> list[Question]:
     """MMLU as on the hub, or a subject's CSV with or without header; choices are the letters."""
     return [_mmlu(row, path) for row in read_rows(path, _MMLU)]
@@ -110,7 +113,9 @@ def _mmlu(row: Row, path: Path) -> Question:
     gold = _LETTERS.index(answer) if isinstance(answer, str) and answer in _LETTERS and answer else _digits(answer)
     lines = "".join(f"{letter}. {option}\n" for letter, option in zip(_LETTERS, options, strict=False))
     text = f"{text_of(where, content, 'question').strip()}\n{lines}Answer:"
-    subject = content.get("subject") or re.sub(r"_(test|dev|val)$", "", path.stem)
+    # The hub's files are called test-00000-of-00001.parquet; then the folder is the subject's.
+    stem = path.parent.name if _PART.search(path.stem) else re.sub(r"_(test|dev|val)$", "", path.stem)
+    subject = content.get("subject") or stem
     return _question(where, text, list(_LETTERS[: len(options)]), gold, str(subject))
 
 
