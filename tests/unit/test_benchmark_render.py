@@ -185,6 +185,29 @@ def test_drifted_data_and_missing_files_are_refused(tmp_path: Path) -> None:
         render("sums", task.model_copy(update={"file": None}), FOLDER)
 
 
+def test_limit_of_a_historical_protocol_takes_the_first_of_the_old_order(tmp_path: Path) -> None:
+    """b281b09 shuffles the documents by Random(42) before it limits them, whatever the task."""
+    examples = [{"input": f"Q{n}", "target_scores": {"a": 1, "b": 0}} for n in range(10)]
+    write(tmp_path / "task.json", {"metrics": ["multiple_choice_grade"], "examples": examples})
+    found = render("t", Task(format="bigbench", file="task.json", limit=4), tmp_path)
+    order = [7, 3, 2, 8, 5, 6, 9, 4, 0, 1]  # random.Random(42).shuffle(list(range(10)))
+    assert [next(n for n in range(10) if f"Q{n}\n" in item.context) for item in found] == order[:4]
+
+
+@pytest.mark.parametrize(
+    ("path", "subject"),
+    [
+        ("world_religions/test-00000-of-00001.jsonl", "world religions"),
+        ("world_religions_test.jsonl", "world religions"),
+    ],
+)
+def test_mmlu_names_the_subject_where_the_rows_do_not(tmp_path: Path, path: str, subject: str) -> None:
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    write(tmp_path / path, {"question": "Who?", "choices": ["a", "b", "c", "d"], "answer": 1})
+    (item,) = render("t", Task(format="mmlu", file=path), tmp_path)
+    assert f"about {subject}." in item.context
+
+
 def test_limit_takes_the_first_items_after_the_count_is_checked() -> None:
     task = Task(format="multiple_choice", file="arithmetic.jsonl", expect_items=40, limit=3)
     assert render("sums", task, FOLDER) == multiple_choice.render(FOLDER / "arithmetic.jsonl")[:3]

@@ -207,3 +207,9 @@ def test_the_gpu_bench_runs_in_small_without_a_gpu() -> None:
         pytest.skip(f"{REAL} holds no llama2_tokenizer.model; set ATELIER_REAL_DATA")
     found = compare("toy", "float32", {"mmlu": 2})["mmlu"]
     assert found["different"] == 0 and found["furthest"] < 1e-4
+
+
+def test_a_context_of_spaces_without_bos_is_refused(ours: Model) -> None:
+    ours.use_bos(False)
+    with pytest.raises(StageError, match="without BOS nothing would predict"):
+        ours.score_items([[("  ", "a"), ("  ", "b")]])
