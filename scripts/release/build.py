@@ -36,13 +36,14 @@ def build(job: Job[ReleaseSpec]) -> None:
     rows = benchmark_rows(spec, job.of_stage("benchmark"))
     suites = {suite: facts.model_dump() for suite, facts in spec.suites.items()}
     curves = [losses(training.model, job.inputs[f"train/{training.model}"]) for training in spec.trainings]
+    eos = end_token(source) if spec.format else ""
     texts = {
-        "README.md": card(spec, job.inputs, rows, curves),
+        "README.md": card(spec, job.inputs, rows, curves, eos),
         "DATASETS.md": data_card(spec, job.of_stage("mix")),
         "recipe.yaml": spec.recipe_file,
         "recipe.lock": lock_of(job),
         **{f"{curve.model}-loss.svg": loss_chart(curve) for curve in curves},
-        **(client_files(spec.format, spec.model, end_token(source)) if spec.format else {}),
+        **(client_files(spec.format, spec.model, eos) if spec.format else {}),
     }
     if rows:
         texts["benchmarks.md"] = markdown(spec.model, rows, suites)

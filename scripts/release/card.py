@@ -7,9 +7,9 @@ from typing import Any
 from scripts.artifact.digest import value_of
 from scripts.recipe.card import inert
 from scripts.recipe.exports import Row, as_yaml, model_index
-from scripts.recipe.prompt_format import FORMATS
 from scripts.recipe.release import ReleaseSpec, TrainingFacts
 from scripts.release.datacard import source_table
+from scripts.release.prompt import prompt_section
 from scripts.release.results import Curve
 
 RELATION = {"train": "finetune", "merge": "merge"}
@@ -27,7 +27,9 @@ QUIRKS: dict[tuple[str, str], tuple[object, str]] = {
 }
 
 
-def card(spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], curves: Sequence[Curve]) -> str:
+def card(
+    spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], curves: Sequence[Curve], eos: str = ""
+) -> str:
     """Return the text of README.md.
 
     Args:
@@ -35,6 +37,7 @@ def card(spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], cur
         inputs: verified artifact folders by `stage/name`.
         rows: benchmark results.
         curves: losses of the trainings of the lineage.
+        eos: text of the end token, for the example of the prompt format.
     """
     about = spec.settings.description.strip()
     lines = [
@@ -47,7 +50,7 @@ def card(spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], cur
         *([about, ""] if about else []),
         f"Licence: {inert(spec.settings.license)}. {_made_from(spec)}",
         "",
-        *_format(spec),
+        *(prompt_section(spec.format, eos) if spec.format else []),
         "## Data",
         *source_table(spec),
         "",
@@ -86,22 +89,6 @@ def _made_from(spec: ReleaseSpec) -> str:
     parents = " and ".join(map(inert, spec.base_models))
     how = {"train": "A fine-tune of", "merge": "A merge of"}.get(spec.kind)
     return f"{how} {parents}." if how else "Made by this recipe." if spec.kind == "create" else "Published weights."
-
-
-def _format(spec: ReleaseSpec) -> list[str]:
-    if spec.format is None:
-        return []
-    form = FORMATS[spec.format]
-    turns = [(form.system, "who you are"), (form.user, "a question"), (form.model, "an answer")]
-    shown = form.between.join("".join((around[0], text, around[1])) for around, text in turns)
-    return [
-        "## Prompt format",
-        f"{form.title}; `chat_template.jinja` writes it, `sillytavern/` and `koboldcpp/` hold presets for",
-        "these clients. Between the begin token and the end token behind each answer:",
-        "",
-        *(f"    {line}" for line in shown.split("\n")),
-        "",
-    ]
 
 
 def _missing(spec: ReleaseSpec) -> list[str]:

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.mix.render import render
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
+from scripts.recipe.prompt_format import FORMATS, FormatName
 from scripts.recipe.release import ReleaseSpec
 from scripts.release.card import QUIRKS, card, front_matter
 from scripts.release.chart import loss_chart
 from scripts.release.datacard import data_card
+from scripts.release.prompt import prompt_section
 from scripts.release.results import Curve
 from tests.conftest import ROOT
 
@@ -111,6 +114,28 @@ def test_missing_sources_and_quirks_are_named(tmp_path: Path) -> None:
     assert "Quirks" not in without
     assert "rp\\_forums" in without and "This is not the original mixture" in without
     assert "**missing**" in data_card(mended, {})
+
+
+# Written out, not computed: a line break too many teaches users a prompt that the model never saw.
+EXAMPLES = {
+    "metharme": "<|system|>who you are<|user|>a question<|model|>an answer</s>"
+    "<|user|>another question<|model|>another answer</s>",
+    "chatml": "<|im_start|>system\nwho you are<|im_end|>\n<|im_start|>user\na question<|im_end|>\n"
+    "<|im_start|>assistant\nan answer<|im_end|></s>\n<|im_start|>user\nanother question<|im_end|>\n"
+    "<|im_start|>assistant\nanother answer<|im_end|></s>",
+    "alpaca": "who you are\n\n### Instruction:\na question\n\n### Response:\nan answer</s>\n\n"
+    "### Instruction:\nanother question\n\n### Response:\nanother answer</s>",
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_example_of_the_prompt_format_is_what_training_sees(name: FormatName) -> None:
+    section = prompt_section(name, "</s>")
+    shown = "\n".join(line.removeprefix("    ") for line in section if line.startswith("    "))
+    assert shown == EXAMPLES[name]
+    turns = [("user", "a question"), ("model", "an answer"), ("user", "another question"), ("model", "another answer")]
+    trained = "".join(segment.text for segment in render("who you are", turns, FORMATS[name]).segments)
+    assert shown.replace("</s>", "") == trained
 
 
 def test_hostile_names_break_no_card() -> None:
