@@ -47,10 +47,8 @@ def build(job: Job[ReleaseSpec]) -> None:
     }
     if rows:
         texts["benchmarks.md"] = markdown(spec.model, rows, suites)
-    for suite in dict.fromkeys(row["suite"] for row in rows):
-        entries = eval_results([row for row in rows if row["suite"] == suite], suites)
-        if entries:
-            texts[f".eval_results/{suite}.yaml"] = yaml_text(entries)
+    for suite, entries in eval_results(rows, suites).items():
+        texts[f".eval_results/{suite}.yaml"] = yaml_text(entries)
     for path, text in texts.items():
         (job.out / path).parent.mkdir(parents=True, exist_ok=True)
         (job.out / path).write_text(text, encoding="utf-8")

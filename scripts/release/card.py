@@ -7,6 +7,7 @@ from typing import Any
 from scripts.artifact.digest import value_of
 from scripts.recipe.card import inert
 from scripts.recipe.exports import Row, as_yaml, model_index
+from scripts.recipe.footnotes import Footnotes, metric_remarks, task_remarks
 from scripts.recipe.release import ReleaseSpec, TrainingFacts
 from scripts.release.datacard import source_table
 from scripts.release.prompt import prompt_section
@@ -123,13 +124,15 @@ def _training(training: TrainingFacts, curves: Sequence[Curve]) -> list[str]:
 def _benchmarks(spec: ReleaseSpec, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["## Benchmarks", "None were run.", ""]
-    lines = ["## Benchmarks", "| suite | task | metric | value | standard error | chance | items |"]
+    lines, notes = ["## Benchmarks", "| suite | task | metric | value | standard error | chance | items |"], Footnotes()
     lines.append("|---|---|---|--:|--:|--:|--:|")
     for row in rows:
+        task = inert(row["task"]) + notes.marks(task_remarks(row))
+        metric = inert(row["metric"]) + notes.marks(metric_remarks(row))
         figures = [f"{row['value']:.4f}", *("" if row[k] is None else f"{row[k]:.4f}" for k in ("stderr", "chance"))]
-        names = map(inert, (row["suite"], row["task"], row["metric"]))
-        lines.append("| " + " | ".join([*names, *figures, f"{row['items']:,}"]) + " |")
-    return [*lines, ""]
+        items = "" if row["items"] is None else f"{row['items']:,}"
+        lines.append("| " + " | ".join([inert(row["suite"]), task, metric, *figures, items]) + " |")
+    return [*lines, *notes.lines(), ""]
 
 
 def _lineage(spec: ReleaseSpec, inputs: Mapping[str, Path]) -> list[str]:
