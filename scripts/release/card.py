@@ -8,7 +8,7 @@ from scripts.artifact.digest import value_of
 from scripts.recipe.card import inert
 from scripts.recipe.exports import Row, as_yaml, model_index
 from scripts.recipe.footnotes import Footnotes, metric_remarks, task_remarks
-from scripts.recipe.release import ReleaseSpec, TrainingFacts
+from scripts.recipe.release import ReleaseSettings, ReleaseSpec, TrainingFacts
 from scripts.release.datacard import source_table
 from scripts.release.prompt import prompt_section
 from scripts.release.results import Curve
@@ -49,7 +49,7 @@ def card(
         f"# {inert(spec.model)}",
         "",
         *([about, ""] if about else []),
-        f"Licence: {inert(spec.settings.license)}. {_made_from(spec)}",
+        f"{_licence(spec.settings)} {_made_from(spec)}",
         "",
         *(prompt_section(spec.format, eos) if spec.format else []),
         "## Data",
@@ -72,8 +72,7 @@ def front_matter(spec: ReleaseSpec, rows: Sequence[Row]) -> dict[str, Any]:
     hub = [source.hub for name, source in spec.sources.items() if source.hub and name not in spec.missing_sources]
     bases = [base for base in spec.base_models if "/" in base]
     found: dict[str, Any] = {"license": spec.settings.license}
-    if spec.settings.license_link:
-        found["license_link"] = spec.settings.license_link
+    found |= {key: said for key in ("license_name", "license_link") if (said := getattr(spec.settings, key))}
     if bases:  # the hub knows only models that it has
         found["base_model"] = bases
         found["base_model_relation"] = RELATION.get(spec.kind, "finetune")
@@ -84,6 +83,11 @@ def front_matter(spec: ReleaseSpec, rows: Sequence[Row]) -> dict[str, Any]:
     if rows:
         found["model-index"] = [model_index(spec.model, rows, suites)]
     return found
+
+
+def _licence(settings: ReleaseSettings) -> str:
+    said = ", ".join(inert(s) for s in (settings.license_name or settings.license, settings.license_link) if s)
+    return f"Licence: {said}." + (f" {inert(settings.notice_text)}" if settings.notice_text else "")
 
 
 def _made_from(spec: ReleaseSpec) -> str:

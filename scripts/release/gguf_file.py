@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scripts.artifact.digest import ArtifactError
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import TensorEntry, model_files, read_header
-from scripts.recipe.release import GgufType
+from scripts.recipe.release import GgufType, ReleaseSettings
 from scripts.recipe.tokenizer import SentencePieceTokenizer, TokenizerError
 
 _ARCH = "llama"
@@ -37,7 +37,7 @@ class _Tensor:
     type: gguf.GGMLQuantizationType
 
 
-def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: str) -> None:
+def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: ReleaseSettings) -> None:
     """Write a Llama model as GGUF.
 
     Args:
@@ -45,7 +45,7 @@ def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: str) 
         out: the file to write.
         kind: `f16`, or `q8_0`: 8 bits with one scale for 32 weights. Norms stay fp32 in both.
         name: what clients call the model.
-        licence: as on the model card.
+        licence: settings with the licence, written as on the model card.
 
     Raises:
         StageError: another architecture, rope scaling or tokenizer than GGUF is written for, or a weight too large
@@ -60,7 +60,11 @@ def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: str) 
     writer.add_file_type(_FILE_TYPE[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_name(name)
-    writer.add_license(licence)
+    writer.add_license(licence.license)
+    if licence.license_name:
+        writer.add_license_name(licence.license_name)
+    if licence.license_link:
+        writer.add_license_link(licence.license_link)
     _add_shape(writer, config, model)
     _add_tokenizer(writer, config, model)
     try:

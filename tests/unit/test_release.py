@@ -9,18 +9,21 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.artifact.stage import Job
 from scripts.mix.render import render
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
 from scripts.recipe.prompt_format import FORMATS, FormatName
-from scripts.recipe.release import ReleaseSpec
+from scripts.recipe.release import ReleaseSettings, ReleaseSpec
+from scripts.release.build import take_licences
 from scripts.release.card import QUIRKS, card, front_matter
 from scripts.release.chart import loss_chart
 from scripts.release.datacard import data_card
 from scripts.release.prompt import prompt_section
 from scripts.release.results import Curve
 from tests.conftest import ROOT
+from tests.unit.report_fixtures import finish
 
 RECIPES = ["config/demo.yaml", "tests/recipes/tiny.yaml", "config/pygmalion-2-13b.yaml", "config/mythalion-13b.yaml"]
 
@@ -82,13 +85,70 @@ def test_where_it_is_uploaded_to_changes_no_key() -> None:
 
 
 def test_front_matter_names_bases_and_data_of_the_hub_only() -> None:
-    spec = spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b", release={"license": "llama2"})
+    spec = spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b")
     front = front_matter(spec, [])
     assert front["license"] == "llama2"
     assert front["base_model"] == ["meta-llama/Llama-2-13b-hf"]
     assert front["base_model_relation"] == "finetune"
     assert all("/" in name for name in front["datasets"])
     assert "base_model" not in front_matter(spec_of("tests/recipes/tiny.yaml", "grafted"), [])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"license": "llama2", "license_name": "llama-2"}, "license_name goes with `license: other`, found 'llama2'"),
+        ({"license_name": "own"}, "wants license_name and license_link with `other`; found license_name alone"),
+        ({"license_link": "https://a.b"}, "found license_link alone"),
+        ({"license_name": "Own Words", "license_link": "https://a.b"}, "license_name"),
+    ],
+)
+def test_half_a_licence_is_refused(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        spec_of("tests/recipes/tiny.yaml", "grafted", release=settings)
+
+
+def test_an_own_licence_is_named_and_linked(tmp_path: Path) -> None:
+    own = {"license_name": "own-words", "license_link": "https://example.org/words"}
+    text = made_card(spec_of("tests/recipes/tiny.yaml", "grafted", release=own), tmp_path)
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert {"license": "other", **own}.items() <= front.items()
+    assert "Licence: own-words, https://example.org/words." in text
+
+
+def test_every_recipe_on_llama_2_says_so(tmp_path: Path) -> None:
+    asked = ReleaseSettings(license="llama2").notice_text
+    assert asked.startswith("Llama 2 is licensed under the LLAMA 2 Community License, Copyright")
+    shipped = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.name != "demo.yaml")
+    for job in [job for path in shipped for job in graph(path).of_stage("release")]:
+        assert isinstance(job.spec, ReleaseSpec)
+        assert job.spec.settings.notice_text == asked, job.name
+        # Its parent's own licence may bind further: none is claimed for it.
+        assert job.spec.settings.license == ("other" if job.name == "mythologic-mini-7b" else "llama2"), job.name
+    assert asked in made_card(spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b"), tmp_path)
+
+
+def test_licence_files_of_the_bases_go_along(tmp_path: Path) -> None:
+    inputs = {}
+    files = {
+        "download/base": {"config.json": "{}", "LICENSE.txt": "words", "USE_POLICY.md": "rules", "README.md": "card"},
+        "download/rows": {"rows.jsonl": "", "LICENSE": "of the data"},
+        "train/tuned": {"config.json": "{}"},
+    }
+    for name, texts in files.items():
+        inputs[name] = tmp_path / name
+        inputs[name].mkdir(parents=True)
+        for file, text in texts.items():
+            (inputs[name] / file).write_text(text)
+        finish(inputs[name], name)
+    (tmp_path / "out").mkdir()
+    spec = spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b")
+    job = Job(spec, inputs, tmp_path / "out", tmp_path / "work", threads=1)
+    take_licences(job, "train/tuned")
+    found = {p.relative_to(job.out).as_posix(): p.read_text() for p in job.out.rglob("*") if p.is_file()}
+    licences = {"licenses/base/LICENSE.txt": "words", "licenses/base/USE_POLICY.md": "rules"}
+    assert found == {**licences, "NOTICE": spec.settings.notice_text + "\n"}
+    assert set(job.digests) == set(licences)
 
 
 def made_card(spec: ReleaseSpec, tmp_path: Path) -> str:

@@ -11,11 +11,13 @@ from transformers import LlamaForCausalLM
 
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import read_header
+from scripts.recipe.release import ReleaseSettings
 from scripts.recipe.tokenizer import SentencePieceTokenizer
 from scripts.release.gguf_file import interleaved, read_tensor, write_gguf
 from tests.unit.llama_readers import EOS, Reader, open_reader
 from tests.unit.release_model import hostile_strings, write_model
 
+LICENCE = ReleaseSettings(license="other", license_name="own-words", license_link="https://example.org/words")
 PROMPTS = ["Once there was a", "The word order of this is", "one two three four", "", "12 and 13 are"]
 
 
@@ -24,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with both GGUF files."""
     folder = write_model(tmp_path_factory.mktemp("gguf") / "model")
     for kind in ("f16", "q8_0"):
-        write_gguf(folder, folder / f"{kind}.gguf", kind, "tiny", "apache-2.0")
+        write_gguf(folder, folder / f"{kind}.gguf", kind, "tiny", LICENCE)
     return folder
 
 
@@ -95,7 +97,9 @@ def test_eight_bits_choose_what_eight_bit_weights_find_likeliest(model: Path, bi
 
 def test_the_file_says_what_it_is(model: Path) -> None:
     fields = gguf.GGUFReader(model / "q8_0.gguf").fields
-    assert fields["general.license"].contents() == "apache-2.0"
+    assert fields["general.license"].contents() == "other"
+    assert fields["general.license.name"].contents() == "own-words"
+    assert fields["general.license.link"].contents() == "https://example.org/words"
     assert fields["llama.attention.head_count_kv"].contents() == 2
     assert fields["tokenizer.chat_template"].contents() == (model / "chat_template.jinja").read_text()
     types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(model / "q8_0.gguf").tensors}
@@ -103,7 +107,7 @@ def test_the_file_says_what_it_is(model: Path) -> None:
 
 
 def test_the_bytes_depend_on_nothing_else(model: Path, tmp_path: Path) -> None:
-    write_gguf(model, tmp_path / "again.gguf", "f16", "tiny", "apache-2.0")
+    write_gguf(model, tmp_path / "again.gguf", "f16", "tiny", LICENCE)
     assert (tmp_path / "again.gguf").read_bytes() == (model / "f16.gguf").read_bytes()
 
 
@@ -133,4 +137,4 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, change: dict[str, obj
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(StageError, match=said):
-        write_gguf(folder, tmp_path / "odd.gguf", "f16", "odd", "other")
+        write_gguf(folder, tmp_path / "odd.gguf", "f16", "odd", LICENCE)
