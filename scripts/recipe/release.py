@@ -43,7 +43,7 @@ class ReleaseSettings(Strict):
     gguf: list[GgufType] = ["f16", "q8_0"]
     """GGUF files for llama.cpp and its clients: 16 and 8 bits. Empty: none."""
     owner: Owner | None = None
-    """Account or organisation on the hub that `snakemake publish` uploads to."""
+    """Account or organisation on the hub that `snakemake publish` uploads to; a merge's card names its parents there."""
     private: bool = True
     """Whether a repository that `snakemake publish` creates is private; an existing one stays as it is."""
 
@@ -96,6 +96,8 @@ class ReleaseSpec(Spec):
     """Prompt format of its chat template; none where it is a published model's."""
     base_models: list[str]
     """What it was directly made from: names on the hub where they have one."""
+    hub_bases: dict[str, list[str]] = {}
+    """For each of `base_models`: its name on the hub, or those of what it was made from; empty where one has none."""
     trainings: list[TrainingFacts] = []
     """Fine-tunes of the lineage, oldest first."""
     sources: dict[Name, SourceCard] = {}
@@ -109,7 +111,7 @@ class ReleaseSpec(Spec):
     which JSON with sorted keys would lose."""
 
     def identity(self) -> dict[str, object]:
-        """All but which other models are released, and where to: no byte of this release depends on it."""
+        """All but which other models are released, and where to: what the card takes from it is `hub_bases`."""
         whole = self.model_dump(mode="json")
         for key in ("models", "owner", "private"):
             del whole["settings"][key]

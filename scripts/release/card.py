@@ -70,10 +70,10 @@ def front_matter(spec: ReleaseSpec, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the metadata that the hub reads, in the order in which people read it."""
     suites = {name: suite.model_dump() for name, suite in spec.suites.items()}
     hub = [source.hub for name, source in spec.sources.items() if source.hub and name not in spec.missing_sources]
-    bases = [base for base in spec.base_models if "/" in base]
+    bases = _hub_bases(spec)
     found: dict[str, Any] = {"license": spec.settings.license}
     found |= {key: said for key in ("license_name", "license_link") if (said := getattr(spec.settings, key))}
-    if bases:  # the hub knows only models that it has
+    if bases:
         found["base_model"] = bases
         found["base_model_relation"] = RELATION.get(spec.kind, "finetune")
     if hub:
@@ -90,10 +90,26 @@ def _licence(settings: ReleaseSettings) -> str:
     return f"Licence: {said}." + (f" {inert(settings.notice_text)}" if settings.notice_text else "")
 
 
+def _hub_bases(spec: ReleaseSpec) -> list[str]:
+    """Return the bases that the metadata name; none rather than half of a merge, which would look like all of it."""
+    bases = list(dict.fromkeys(base for names in spec.hub_bases.values() for base in names))
+    whole = all(spec.hub_bases.values()) and (spec.kind != "merge" or len(bases) > 1)
+    return bases if whole else []
+
+
 def _made_from(spec: ReleaseSpec) -> str:
     parents = " and ".join(map(inert, spec.base_models))
     how = {"train": "A fine-tune of", "merge": "A merge of"}.get(spec.kind)
-    return f"{how} {parents}." if how else "Made by this recipe." if spec.kind == "create" else "Published weights."
+    if not how:
+        return "Made by this recipe." if spec.kind == "create" else "Published weights."
+    said = [f"{how} {parents}."]
+    if not _hub_bases(spec):
+        said.append("The metadata name no base model, since the hub does not have all that it was made from.")
+    else:
+        for parent, names in spec.hub_bases.items():
+            if names != [parent]:
+                said.append(f"For {inert(parent)}, which was made here, the metadata name {inert(', '.join(names))}.")
+    return " ".join(said)
 
 
 def _missing(spec: ReleaseSpec) -> list[str]:

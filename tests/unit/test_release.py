@@ -17,7 +17,7 @@ from scripts.recipe.problems import RecipeError
 from scripts.recipe.prompt_format import FORMATS, FormatName
 from scripts.recipe.release import ReleaseSettings, ReleaseSpec
 from scripts.release.build import take_licences
-from scripts.release.card import QUIRKS, card, front_matter
+from scripts.release.card import QUIRKS, _made_from, card, front_matter
 from scripts.release.chart import loss_chart
 from scripts.release.datacard import data_card
 from scripts.release.prompt import prompt_section
@@ -78,9 +78,14 @@ def test_trained_and_merged_models_are_released_or_those_that_are_named() -> Non
         names(models=["grafted", "grafted"])
 
 
-def test_where_it_is_uploaded_to_changes_no_key() -> None:
+def test_where_it_is_uploaded_to_changes_no_key_but_that_of_a_child() -> None:
+    hub = {"owner": "me", "private": False}
+    base = spec_of("tests/recipes/tiny.yaml", "sapling").identity()
+    assert spec_of("tests/recipes/tiny.yaml", "sapling", release=hub).identity() == base
     before = spec_of("tests/recipes/tiny.yaml", "grafted").identity()
-    assert spec_of("tests/recipes/tiny.yaml", "grafted", release={"owner": "me", "private": False}).identity() == before
+    assert spec_of("tests/recipes/tiny.yaml", "grafted", release={"private": False}).identity() == before
+    named = spec_of("tests/recipes/tiny.yaml", "grafted", release=hub).identity()
+    assert named != before and {**named, "hub_bases": before["hub_bases"]} == before
     assert spec_of("tests/recipes/tiny.yaml", "grafted", release={"license": "mit"}).identity() != before
 
 
@@ -92,6 +97,29 @@ def test_front_matter_names_bases_and_data_of_the_hub_only() -> None:
     assert front["base_model_relation"] == "finetune"
     assert all("/" in name for name in front["datasets"])
     assert "base_model" not in front_matter(spec_of("tests/recipes/tiny.yaml", "grafted"), [])
+
+
+def bases_of(model: str, recipe: str = "config/mythalion-13b.yaml", **release: Any) -> tuple[Any, Any, str]:
+    """Return base_model and base_model_relation of a release's metadata, and the sentence about its parents."""
+    spec = spec_of(recipe, model, release=release)
+    front = front_matter(spec, [])
+    return front.get("base_model"), front.get("base_model_relation"), _made_from(spec)
+
+
+def test_a_merge_names_all_its_parents_or_none() -> None:
+    llama, mythomax = "meta-llama/Llama-2-13b-hf", "Gryphe/MythoMax-L2-13b"
+    bases, relation, said = bases_of("mythalion-13b")
+    assert (bases, relation) == ([llama, mythomax], "merge"), "what the parent trained here was made from"
+    assert said == (
+        f"A merge of pygmalion-2-13b and {mythomax}. "
+        f"For pygmalion-2-13b, which was made here, the metadata name {llama}."
+    )
+    bases, relation, said = bases_of("mythalion-13b", owner="me")
+    assert (bases, relation) == (["me/pygmalion-2-13b", mythomax], "merge")
+    assert said.endswith("which was made here, the metadata name me/pygmalion-2-13b.")
+    assert bases_of("mythalion-13b", owner="me", models=["mythalion-13b"])[0] == [llama, mythomax], "it is not released"
+    bases, relation, said = bases_of("grafted", "tests/recipes/tiny.yaml", owner="me")
+    assert bases is None and relation is None and "name no base model" in said, "one parent is on no hub"
 
 
 @pytest.mark.parametrize(
