@@ -345,8 +345,10 @@ class Graph:
 
     def _source_card(self, name: str) -> SourceCard:
         source = self.loaded.sources[name]
-        hub = source.fetch.hub_parts()[1] if source.fetch is not None and source.fetch.hub is not None else ""
-        return SourceCard(hub=hub, private=source.private, **source.model_dump(include=set(SourceFacts.model_fields)))
+        fetch = source.fetch
+        hub, place = (fetch.hub_dataset, "" if fetch.folder else fetch.place) if fetch is not None else ("", "")
+        facts = source.model_dump(include=set(SourceFacts.model_fields))
+        return SourceCard(hub=hub, place=place, private=source.private, **facts)
 
     def _suite_facts(self, suite: Suite) -> SuiteFacts:
         data = {}

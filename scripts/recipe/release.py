@@ -43,7 +43,7 @@ class ReleaseSettings(Strict):
     gguf: list[GgufType] = ["f16", "q8_0"]
     """GGUF files for llama.cpp and its clients: 16 and 8 bits. Empty: none."""
     owner: Owner | None = None
-    """Account or organisation on the hub that `snakemake publish` uploads to; a merge's card names its parents there."""
+    """Account or organisation on the hub that `snakemake publish` uploads to; cards name released parents there."""
     private: bool = True
     """Whether a repository that `snakemake publish` creates is private; an existing one stays as it is."""
 
@@ -66,7 +66,9 @@ class SourceCard(SourceFacts):
     """What a card says of one source."""
 
     hub: str = ""
-    """`owner/name` on the hub, if it is from there."""
+    """`owner/name` of a data set of the hub, if it is from there."""
+    place: str = ""
+    """Hub repository or web address that it was fetched from; empty for a local folder."""
     private: bool = False
 
 

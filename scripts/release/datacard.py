@@ -49,7 +49,8 @@ def source_table(spec: ReleaseSpec) -> list[str]:
         return ["No data of this recipe: the model was not trained here."]
     rows = ["| source | title | licence | may be published again | origin |", "|---|---|---|---|---|"]
     for name, source in spec.sources.items():
-        origin = "**missing**: not obtainable" if name in spec.missing_sources else inert(source.hub or "own copy")
+        place = inert(source.hub or source.place or "own copy")
+        origin = "**missing**: not obtainable" if name in spec.missing_sources else place
         again = "yes" if source.redistributable else "no"
         rows.append(f"| {inert(name)} | {inert(source.title)} | {inert(source.license)} | {again} | {origin} |")
     return rows

@@ -11,6 +11,7 @@ import yaml
 
 from scripts.artifact.stage import Job
 from scripts.mix.render import render
+from scripts.recipe.fetch import Fetch
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
@@ -19,7 +20,7 @@ from scripts.recipe.release import ReleaseSettings, ReleaseSpec
 from scripts.release.build import take_licences
 from scripts.release.card import QUIRKS, _made_from, card, front_matter
 from scripts.release.chart import loss_chart
-from scripts.release.datacard import data_card
+from scripts.release.datacard import data_card, source_table
 from scripts.release.prompt import prompt_section
 from scripts.release.results import Curve
 from tests.conftest import ROOT
@@ -224,6 +225,31 @@ def test_the_example_of_the_prompt_format_is_what_training_sees(name: FormatName
     turns = [("user", "a question"), ("model", "an answer"), ("user", "another question"), ("model", "another answer")]
     trained = "".join(segment.text for segment in render("who you are", turns, FORMATS[name]).segments)
     assert shown.replace("</s>", "") == trained
+
+
+def test_origins_are_what_they_are() -> None:
+    spec = spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b")
+    origin = {line.split(" | ")[0].lstrip("| "): line.split(" | ")[-1].rstrip(" |") for line in source_table(spec)}
+    assert origin["guess\\_instruction"] == "databricks/databricks-dolly-15k", "its web address is one of the hub"
+    assert origin["aidungeon"].startswith("https://raw.githubusercontent.com/Latitude-Archives/AIDungeon/")
+    assert origin["pippa"] == "PygmalionAI/PIPPA" and "own copy" not in origin.values()
+    assert "databricks/databricks-dolly-15k" in front_matter(spec, [])["datasets"]
+    ours = spec_of("tests/recipes/tiny.yaml", "grafted")
+    assert "| own copy |" in source_table(ours)[2]
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://huggingface.co/datasets/a/b/resolve/main", "a/b"),
+        ("https://huggingface.co/datasets/a/b.c", "a/b.c"),
+        ("https://huggingface.co/a/b/resolve/main", ""),
+        ("https://example.org/huggingface.co/datasets/a/b", ""),
+        ("https://huggingface.co.example.org/datasets/a/b", ""),
+    ],
+)
+def test_which_web_addresses_are_data_sets_of_the_hub(url: str, name: str) -> None:
+    assert Fetch.model_validate({"url": url, "files": {"f": {"sha256": "0" * 64}}}).hub_dataset == name
 
 
 def test_hostile_names_break_no_card() -> None:
