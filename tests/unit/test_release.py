@@ -11,6 +11,7 @@ import yaml
 
 from scripts.artifact.stage import Job
 from scripts.mix.render import render
+from scripts.recipe.card import percent
 from scripts.recipe.fetch import Fetch
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
@@ -267,3 +268,32 @@ def test_the_chart_is_sound_svg() -> None:
     assert numbers[1] < numbers[3] < numbers[5], "a falling loss runs downwards"
     assert len(root.findall("{*}circle")) == 2
     assert loss_chart(Curve("flat", [], [], 0))
+
+
+@pytest.mark.parametrize(
+    ("curve", "steps"),
+    [
+        (Curve("two steps", [(1, 2.3004), (2, 2.3021)], [], 2), ["0", "1", "2"]),
+        (Curve("flat", [(1, 2.3), (2, 2.3)], [], 2), ["0", "1", "2"]),
+        (Curve("hardly", [(1, 2.3), (2, 2.3000001)], [], 2), ["0", "1", "2"]),
+        (Curve("long", [(4, 2.5), (400, 1.5)], [], 400), ["0", "100", "200", "300", "400"]),
+    ],
+)
+def test_no_label_of_the_chart_stands_twice(curve: Curve, steps: list[str]) -> None:
+    labels = [text for element in ET.fromstring(loss_chart(curve)).findall("{*}text") if (text := element.text)]
+    numbers = [text for text in labels if re.fullmatch(r"[\d.]+", text)]
+    losses = [text for text in numbers if "." in text]
+    assert [text for text in numbers if "." not in text] == steps
+    assert len(losses) == len(set(losses)) == 5
+
+
+def test_a_share_of_something_is_not_nothing(tmp_path: Path) -> None:
+    counts = {"rows_train": 1, "rows_validation": 0, "target_percent": None}
+    sources = {"much": {**counts, "chars_train": 9996, "target_percent": 99.0}, "little": {**counts, "chars_train": 4}}
+    facts = {"format": "metharme", "val_set_size": 0.01, "seed": 1, "missing_sources": [], "missing_percent": {}}
+    (tmp_path / "mix.json").write_text(json.dumps({**facts, "sources": sources}))
+    text = data_card(spec_of("tests/recipes/tiny.yaml", "grafted"), {"m": tmp_path})
+    assert "| % of characters | original % of tokens |" in text
+    assert "| little | 1 | 0 | 4 | <0.1 |  |" in text and "| much | 1 | 0 | 9,996 | 100.0 | 99 |" in text
+    assert [percent(part, 100) for part in (0, 0.04, 0.05, 0.25)] == ["0.0", "<0.1", "0.1", "0.2"]
+    assert percent(0, 0) == "0.0"
