@@ -1,6 +1,7 @@
 """GGUF for llama.cpp and its clients, written with the `gguf` library, one tensor in memory at a time."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,8 @@ def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: Relea
         licence: settings with the licence, written as on the model card.
 
     Raises:
-        StageError: another architecture, rope scaling or tokenizer than GGUF is written for, or a weight too large
-            for fp16.
+        StageError: another architecture, rope scaling or tokenizer than GGUF is written for, or a weight that is
+            NaN, infinite or too large for fp16.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "llama":
@@ -193,13 +194,17 @@ def _converted(tensor: _Tensor) -> NDArray[Any]:
     """Return a tensor's bytes in its GGUF type.
 
     Raises:
-        StageError: a value that fp16 can't hold.
+        StageError: a value that is no number, or that fp16 can't hold.
     """
     values = read_tensor(tensor.path, tensor.entry)
     if tensor.heads:
         values = interleaved(values, tensor.heads)
-    if tensor.type == gguf.GGMLQuantizationType.F16 and float(np.abs(values).max(initial=0.0)) > _F16_MAX:
-        largest = float(np.abs(values).max())
+    # Of NaN every comparison is false, so the largest value is asked for finiteness first; in every type, since a NaN
+    # in 8 bits spoils its whole block.
+    largest = float(np.abs(values).max(initial=0.0))
+    if not math.isfinite(largest):
+        raise StageError(f"{tensor.path}: {tensor.entry.name} holds {largest:g}, which is no weight; {_OFF}")
+    if tensor.type == gguf.GGMLQuantizationType.F16 and largest > _F16_MAX:
         raise StageError(f"{tensor.path}: {tensor.entry.name} holds {largest:g}, fp16 ends at {_F16_MAX:g}; {_OFF}")
     return np.ascontiguousarray(gguf.quants.quantize(values, tensor.type))
 

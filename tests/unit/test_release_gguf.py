@@ -1,17 +1,19 @@
 """GGUF files, held against llama.cpp itself: the same tokens in, the same tokens out."""
 
 import json
+import math
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import read_header
-from scripts.recipe.release import ReleaseSettings
+from scripts.recipe.release import GgufType, ReleaseSettings
 from scripts.recipe.tokenizer import SentencePieceTokenizer
 from scripts.release.gguf_file import interleaved, read_tensor, write_gguf
 from tests.unit.llama_readers import EOS, Reader, open_reader
@@ -138,3 +140,32 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, change: dict[str, obj
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(StageError, match=said):
         write_gguf(folder, tmp_path / "odd.gguf", "f16", "odd", LICENCE)
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("model.layers.1.mlp.up_proj.weight", math.nan, "holds nan, which is no weight"),
+        ("model.layers.1.mlp.up_proj.weight", -math.inf, "holds inf, which is no weight"),
+        ("model.norm.weight", math.nan, "model.norm.weight holds nan"),
+    ],
+)
+def test_a_weight_that_is_no_number_is_refused(
+    kind: GgufType, name: str, value: float, said: str, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights[name].view(-1)[5] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(StageError, match=said):
+        write_gguf(folder, tmp_path / "broken.gguf", kind, "broken", LICENCE)
+
+
+def test_a_weight_beyond_fp16_is_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "large", dtype=torch.bfloat16)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"].view(-1)[5] = 1e5
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(StageError, match="lm_head.weight holds 99840, fp16 ends at 65504"):
+        write_gguf(folder, tmp_path / "large.gguf", "f16", "large", LICENCE)
