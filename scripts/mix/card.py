@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from scripts.recipe.card import percent
 from scripts.recipe.mix import MixSpec
 
 
@@ -70,7 +71,7 @@ def readme(spec: MixSpec, sources: dict[str, SourceCounts], more: dict[str, Any]
     for name, counts in sources.items():
         target = "" if counts.target_percent is None else f"{counts.target_percent:g}"
         figures = (counts.episodes_in, counts.rows_train, counts.rows_validation, counts.chars_train)
-        share = f"{100 * counts.chars_train / total:.1f}"
+        share = percent(counts.chars_train, total)
         lines.append("| " + " | ".join([name, *(f"{figure:,}" for figure in figures), share, target]) + " |")
     lines += [
         "",

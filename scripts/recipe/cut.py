@@ -28,6 +28,7 @@ def cut_recipe(loaded: Loaded, model: str, models: Collection[str], mixtures: Co
     """
     recipe = loaded.recipe
     whole = _plain(recipe)
+    release = whole.get("release", {})
     used = [name for mixture in mixtures for name in recipe.mixtures[mixture].sources]
     # A row is refused that quotes a benchmark of the recipe, so all suites stay, also if this model isn't measured.
     measured = [name for name in recipe.benchmark.models if name == model]
@@ -43,7 +44,8 @@ def cut_recipe(loaded: Loaded, model: str, models: Collection[str], mixtures: Co
         "mixtures": {name: body for name, body in whole.get("mixtures", {}).items() if name in mixtures},
         "models": {name: body for name, body in whole["models"].items() if name in models},
         "benchmark": {**whole.get("benchmark", {}), "models": measured},
-        "release": {**{k: v for k, v in whole.get("release", {}).items() if k not in HUB_KEYS}, "models": [model]},
+        # First, whether the recipe named models or not: a cut of this cut must be the same text.
+        "release": {"models": [model], **{k: v for k, v in release.items() if k not in {*HUB_KEYS, "models"}}},
     }
     _hide_folders(cut, "")
     kept = {key: value for key, value in cut.items() if value not in ({}, [], "")}

@@ -13,6 +13,7 @@ RelativePath = Annotated[
     str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$", max_length=200)
 ]
 HUB = re.compile(r"(?:(dataset|model):)?([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+)(?:@([0-9a-f]{40}))?")
+_HUB_DATASET = re.compile(r"https?://huggingface\.co/datasets/([A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+)(?:/|$)")
 # Names that every artifact uses for itself.
 _RESERVED = frozenset({"SHA256SUMS", "artifact.json", "provenance.json"})
 _VARIABLE = re.compile(r"\$\{?(\w+)\}?")
@@ -71,6 +72,15 @@ class Fetch(Strict):
     def place(self) -> str:
         """Where the files are from, as a page may name it: a local folder's path stays private."""
         return self.hub or self.url or "a local folder"
+
+    @property
+    def hub_dataset(self) -> str:
+        """`owner/name` of the hub's data set that the files are from, also if a web address names it; else empty."""
+        if self.hub:
+            kind, name, _ = self.hub_parts()
+            return name if kind == "dataset" else ""
+        found = _HUB_DATASET.match(self.url or "")
+        return found[1] if found else ""
 
     def hub_parts(self) -> tuple[str, str, str]:
         """Return (repository type, owner/name, commit) of a hub fetch; the commit is empty while `unconfirmed`."""

@@ -52,6 +52,8 @@ class Graph:
         self.loaded = loaded
         self.recipe = loaded.recipe
         self.jobs: dict[Artifact, Job] = {}
+        self.released: list[str] = []
+        """Models that have a release."""
         self.on_demand: set[Artifact] = set()
         """Benchmarks that nothing but the blind test asks for: no target of their stage builds them."""
         steps = (self._data, self._models, self._lineages, self._benchmarks, self._report, self._releases, self._blind)
@@ -279,7 +281,8 @@ class Graph:
     def _releases(self) -> None:
         chosen = self.recipe.release.models
         made = [name for name, model in self.recipe.models.items() if model.kind in {"train", "merge"}]
-        for name in made if chosen is None else chosen:
+        self.released = made if chosen is None else chosen
+        for name in self.released:
             model = self.model_artifact(name)
             before = self._before(self.jobs[model])
             measured = [(job.stage, job.name) for job in self.of_stage("benchmark") if job.name.startswith(f"{name}/")]
@@ -298,6 +301,7 @@ class Graph:
             settings=recipe.release,
             format=self._format_of(name),
             base_models=[self._hub_name(parent) for _, parent in references(recipe, name)],
+            hub_bases={self._hub_name(parent): self._hub_bases(parent) for _, parent in references(recipe, name)},
             trainings=[self._training_facts(n) for stage, n in lineage if stage == "train"],
             sources={source: self._source_card(source) for source in used},
             missing_sources=[source for source in used if source in self.loaded.missing_sources],
@@ -319,6 +323,21 @@ class Graph:
         fetch = self.recipe.models[name].download
         return fetch.hub_parts()[1] if fetch is not None and fetch.hub is not None else name
 
+    def _hub_bases(self, name: str) -> list[str]:
+        """Return a model's name on the hub, or those of all that it was made from; empty if one of these has none.
+
+        A model made here has one if it is released and `release.owner` says where to.
+        """
+        owner, model = self.recipe.release.owner, self.recipe.models[name]
+        if model.download is not None:
+            return [model.download.hub_parts()[1]] if model.download.hub is not None else []
+        if owner is not None and name in self.released:
+            return [f"{owner}/{name}"]
+        if model.create is not None:  # it may take its tokenizer from a model, which is no base
+            return []
+        bases = [self._hub_bases(parent) for _, parent in references(self.recipe, name)]
+        return list(dict.fromkeys(base for names in bases for base in names)) if all(bases) else []
+
     def _training_facts(self, name: str) -> TrainingFacts:
         train = self.recipe.models[name].train
         assert train is not None
@@ -326,8 +345,10 @@ class Graph:
 
     def _source_card(self, name: str) -> SourceCard:
         source = self.loaded.sources[name]
-        hub = source.fetch.hub_parts()[1] if source.fetch is not None and source.fetch.hub is not None else ""
-        return SourceCard(hub=hub, private=source.private, **source.model_dump(include=set(SourceFacts.model_fields)))
+        fetch = source.fetch
+        hub, place = (fetch.hub_dataset, "" if fetch.folder else fetch.place) if fetch is not None else ("", "")
+        facts = source.model_dump(include=set(SourceFacts.model_fields))
+        return SourceCard(hub=hub, place=place, private=source.private, **facts)
 
     def _suite_facts(self, suite: Suite) -> SuiteFacts:
         data = {}

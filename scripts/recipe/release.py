@@ -1,8 +1,8 @@
 """The release: what is written about a finished model, and in which forms it is given away."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from scripts.recipe.base import Name, Spec, Strict
 from scripts.recipe.pack import PackSettings
@@ -12,7 +12,14 @@ from scripts.recipe.train import Cadence, Launch, Numerics, Optimizer
 
 GgufType = Literal["f16", "q8_0"]
 Owner = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=96)]
+LicenseName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]*$", max_length=100)]
 Line = Annotated[str, StringConstraints(pattern=r"^[^\r\n]*$", max_length=500)]
+
+NOTICES = {
+    "llama2": "Llama 2 is licensed under the LLAMA 2 Community License, Copyright (c) Meta Platforms, Inc. "
+    "All Rights Reserved."
+}
+"""Attribution lines that licences ask for, by the hub's name of the licence."""
 
 
 class ReleaseSettings(Strict):
@@ -23,23 +30,45 @@ class ReleaseSettings(Strict):
     license: Line = "other"
     """Licence of the released weights, as the hub writes it (`llama2`, `apache-2.0`). Who trains on a base model is
     bound by the base's licence, so there is no safe guess."""
+    license_name: LicenseName = ""
+    """Its name, for `other`, in lower case with dashes: the hub wants name and link with `other`, and the name only
+    there."""
     license_link: Line = ""
     """Where its text stands, for `other`."""
+    notice: Line | None = None
+    """Text of the file `NOTICE` beside the weights, for licences that ask for an attribution; unset: with `llama2` the
+    line that its agreement asks for, else no such file."""
     description: str = ""
     """Paragraphs of Markdown at the head of every model card: what it is for and what it must not be used for."""
     gguf: list[GgufType] = ["f16", "q8_0"]
     """GGUF files for llama.cpp and its clients: 16 and 8 bits. Empty: none."""
     owner: Owner | None = None
-    """Account or organisation on the hub that `snakemake publish` uploads to."""
+    """Account or organisation on the hub that `snakemake publish` uploads to; cards name released parents there."""
     private: bool = True
     """Whether a repository that `snakemake publish` creates is private; an existing one stays as it is."""
+
+    @property
+    def notice_text(self) -> str:
+        """Text of `NOTICE`; empty: none."""
+        return NOTICES.get(self.license, "") if self.notice is None else self.notice
+
+    @model_validator(mode="after")
+    def _named_license(self) -> Self:
+        if self.license_name and self.license != "other":
+            raise ValueError(f"license_name goes with `license: other`, found {self.license!r}; remove it")
+        if self.license == "other" and bool(self.license_name) != bool(self.license_link):
+            found = "license_name" if self.license_name else "license_link"
+            raise ValueError(f"the hub wants license_name and license_link with `other`; found {found} alone")
+        return self
 
 
 class SourceCard(SourceFacts):
     """What a card says of one source."""
 
     hub: str = ""
-    """`owner/name` on the hub, if it is from there."""
+    """`owner/name` of a data set of the hub, if it is from there."""
+    place: str = ""
+    """Hub repository or web address that it was fetched from; empty for a local folder."""
     private: bool = False
 
 
@@ -69,6 +98,8 @@ class ReleaseSpec(Spec):
     """Prompt format of its chat template; none where it is a published model's."""
     base_models: list[str]
     """What it was directly made from: names on the hub where they have one."""
+    hub_bases: dict[str, list[str]] = {}
+    """For each of `base_models`: its name on the hub, or those of what it was made from; empty where one has none."""
     trainings: list[TrainingFacts] = []
     """Fine-tunes of the lineage, oldest first."""
     sources: dict[Name, SourceCard] = {}
@@ -82,7 +113,7 @@ class ReleaseSpec(Spec):
     which JSON with sorted keys would lose."""
 
     def identity(self) -> dict[str, object]:
-        """All but which other models are released, and where to: no byte of this release depends on it."""
+        """All but which other models are released, and where to: what the card takes from it is `hub_bases`."""
         whole = self.model_dump(mode="json")
         for key in ("models", "owner", "private"):
             del whole["settings"][key]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -24,6 +25,8 @@ from scripts.release.results import benchmark_rows, losses
 
 NEEDED = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json")
 
+LICENCE_FILES = r"(licen[cs]e|notice|use_policy)[^/]*"
+
 
 def build(job: Job[ReleaseSpec]) -> None:
     """Write the release: weights, tokenizer, cards, results, client presets, GGUF, recipe and lock.
@@ -33,28 +36,28 @@ def build(job: Job[ReleaseSpec]) -> None:
     """
     spec, (name, source) = job.spec, next(iter(job.inputs.items()))
     take_model(job, name, source)
+    take_licences(job, name)
     rows = benchmark_rows(spec, job.of_stage("benchmark"))
     suites = {suite: facts.model_dump() for suite, facts in spec.suites.items()}
     curves = [losses(training.model, job.inputs[f"train/{training.model}"]) for training in spec.trainings]
+    eos = end_token(source) if spec.format else ""
     texts = {
-        "README.md": card(spec, job.inputs, rows, curves),
+        "README.md": card(spec, job.inputs, rows, curves, eos),
         "DATASETS.md": data_card(spec, job.of_stage("mix")),
         "recipe.yaml": spec.recipe_file,
         "recipe.lock": lock_of(job),
         **{f"{curve.model}-loss.svg": loss_chart(curve) for curve in curves},
-        **(client_files(spec.format, spec.model, end_token(source)) if spec.format else {}),
+        **(client_files(spec.format, spec.model, eos) if spec.format else {}),
     }
     if rows:
         texts["benchmarks.md"] = markdown(spec.model, rows, suites)
-    for suite in dict.fromkeys(row["suite"] for row in rows):
-        entries = eval_results([row for row in rows if row["suite"] == suite], suites)
-        if entries:
-            texts[f".eval_results/{suite}.yaml"] = yaml_text(entries)
+    for suite, entries in eval_results(rows, suites).items():
+        texts[f".eval_results/{suite}.yaml"] = yaml_text(entries)
     for path, text in texts.items():
         (job.out / path).parent.mkdir(parents=True, exist_ok=True)
         (job.out / path).write_text(text, encoding="utf-8")
     for kind in dict.fromkeys(spec.settings.gguf):
-        write_gguf(source, job.out / f"{spec.model}-{kind.upper()}.gguf", kind, spec.model, spec.settings.license)
+        write_gguf(source, job.out / f"{spec.model}-{kind.upper()}.gguf", kind, spec.model, spec.settings)
     job.counts.update(lineage={n: value_of(p) for n, p in sorted(job.inputs.items())}, benchmarks=len(rows))
 
 
@@ -89,6 +92,21 @@ def take_model(job: Job[ReleaseSpec], name: str, source: Path) -> None:
         template = json.loads((source / "tokenizer_config.json").read_text(encoding="utf-8")).get("chat_template")
         if isinstance(template, str):
             (job.out / "chat_template.jinja").write_text(template, encoding="utf-8")
+
+
+def take_licences(job: Job[ReleaseSpec], model: str) -> None:
+    """Copy the licence files of all downloaded models that the release is made from; write the NOTICE, if asked for."""
+    for name, source in job.of_stage("download").items():
+        sums = read_sums(source)
+        if f"download/{name}" == model or "config.json" not in sums:  # taken with the model; a data set
+            continue
+        for file in (f for f in sums if re.fullmatch(LICENCE_FILES, f, re.IGNORECASE)):
+            target = job.out / "licenses" / name / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / file, target)
+            job.digests[f"licenses/{name}/{file}"] = sums[file]
+    if job.spec.settings.notice_text and "NOTICE" not in job.digests:
+        (job.out / "NOTICE").write_text(job.spec.settings.notice_text + "\n", encoding="utf-8")
 
 
 def end_token(model: Path) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 from scripts.artifact.digest import value_of
 from scripts.recipe.card import inert
 from scripts.recipe.exports import Row, as_yaml, model_index
-from scripts.recipe.prompt_format import FORMATS
-from scripts.recipe.release import ReleaseSpec, TrainingFacts
+from scripts.recipe.footnotes import Footnotes, metric_remarks, task_remarks
+from scripts.recipe.release import ReleaseSettings, ReleaseSpec, TrainingFacts
 from scripts.release.datacard import source_table
+from scripts.release.prompt import prompt_section
 from scripts.release.results import Curve
 
 RELATION = {"train": "finetune", "merge": "merge"}
@@ -27,7 +28,9 @@ QUIRKS: dict[tuple[str, str], tuple[object, str]] = {
 }
 
 
-def card(spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], curves: Sequence[Curve]) -> str:
+def card(
+    spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], curves: Sequence[Curve], eos: str = ""
+) -> str:
     """Return the text of README.md.
 
     Args:
@@ -35,6 +38,7 @@ def card(spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], cur
         inputs: verified artifact folders by `stage/name`.
         rows: benchmark results.
         curves: losses of the trainings of the lineage.
+        eos: text of the end token, for the example of the prompt format.
     """
     about = spec.settings.description.strip()
     lines = [
@@ -45,9 +49,9 @@ def card(spec: ReleaseSpec, inputs: Mapping[str, Path], rows: Sequence[Row], cur
         f"# {inert(spec.model)}",
         "",
         *([about, ""] if about else []),
-        f"Licence: {inert(spec.settings.license)}. {_made_from(spec)}",
+        f"{_licence(spec.settings)} {_made_from(spec)}",
         "",
-        *_format(spec),
+        *(prompt_section(spec.format, eos) if spec.format else []),
         "## Data",
         *source_table(spec),
         "",
@@ -66,11 +70,10 @@ def front_matter(spec: ReleaseSpec, rows: Sequence[Row]) -> dict[str, Any]:
     """Return the metadata that the hub reads, in the order in which people read it."""
     suites = {name: suite.model_dump() for name, suite in spec.suites.items()}
     hub = [source.hub for name, source in spec.sources.items() if source.hub and name not in spec.missing_sources]
-    bases = [base for base in spec.base_models if "/" in base]
+    bases = _hub_bases(spec)
     found: dict[str, Any] = {"license": spec.settings.license}
-    if spec.settings.license_link:
-        found["license_link"] = spec.settings.license_link
-    if bases:  # the hub knows only models that it has
+    found |= {key: said for key in ("license_name", "license_link") if (said := getattr(spec.settings, key))}
+    if bases:
         found["base_model"] = bases
         found["base_model_relation"] = RELATION.get(spec.kind, "finetune")
     if hub:
@@ -82,26 +85,31 @@ def front_matter(spec: ReleaseSpec, rows: Sequence[Row]) -> dict[str, Any]:
     return found
 
 
+def _licence(settings: ReleaseSettings) -> str:
+    said = ", ".join(inert(s) for s in (settings.license_name or settings.license, settings.license_link) if s)
+    return f"Licence: {said}." + (f" {inert(settings.notice_text)}" if settings.notice_text else "")
+
+
+def _hub_bases(spec: ReleaseSpec) -> list[str]:
+    """Return the bases that the metadata name; none rather than half of a merge, which would look like all of it."""
+    bases = list(dict.fromkeys(base for names in spec.hub_bases.values() for base in names))
+    whole = all(spec.hub_bases.values()) and (spec.kind != "merge" or len(bases) > 1)
+    return bases if whole else []
+
+
 def _made_from(spec: ReleaseSpec) -> str:
     parents = " and ".join(map(inert, spec.base_models))
     how = {"train": "A fine-tune of", "merge": "A merge of"}.get(spec.kind)
-    return f"{how} {parents}." if how else "Made by this recipe." if spec.kind == "create" else "Published weights."
-
-
-def _format(spec: ReleaseSpec) -> list[str]:
-    if spec.format is None:
-        return []
-    form = FORMATS[spec.format]
-    turns = [(form.system, "who you are"), (form.user, "a question"), (form.model, "an answer")]
-    shown = form.between.join("".join((around[0], text, around[1])) for around, text in turns)
-    return [
-        "## Prompt format",
-        f"{form.title}; `chat_template.jinja` writes it, `sillytavern/` and `koboldcpp/` hold presets for",
-        "these clients. Between the begin token and the end token behind each answer:",
-        "",
-        *(f"    {line}" for line in shown.split("\n")),
-        "",
-    ]
+    if not how:
+        return "Made by this recipe." if spec.kind == "create" else "Published weights."
+    said = [f"{how} {parents}."]
+    if not _hub_bases(spec):
+        said.append("The metadata name no base model, since the hub does not have all that it was made from.")
+    else:
+        for parent, names in spec.hub_bases.items():
+            if names != [parent]:
+                said.append(f"For {inert(parent)}, which was made here, the metadata name {inert(', '.join(names))}.")
+    return " ".join(said)
 
 
 def _missing(spec: ReleaseSpec) -> list[str]:
@@ -136,13 +144,15 @@ def _training(training: TrainingFacts, curves: Sequence[Curve]) -> list[str]:
 def _benchmarks(spec: ReleaseSpec, rows: Sequence[Row]) -> list[str]:
     if not rows:
         return ["## Benchmarks", "None were run.", ""]
-    lines = ["## Benchmarks", "| suite | task | metric | value | standard error | chance | items |"]
+    lines, notes = ["## Benchmarks", "| suite | task | metric | value | standard error | chance | items |"], Footnotes()
     lines.append("|---|---|---|--:|--:|--:|--:|")
     for row in rows:
+        task = inert(row["task"]) + notes.marks(task_remarks(row))
+        metric = inert(row["metric"]) + notes.marks(metric_remarks(row))
         figures = [f"{row['value']:.4f}", *("" if row[k] is None else f"{row[k]:.4f}" for k in ("stderr", "chance"))]
-        names = map(inert, (row["suite"], row["task"], row["metric"]))
-        lines.append("| " + " | ".join([*names, *figures, f"{row['items']:,}"]) + " |")
-    return [*lines, ""]
+        items = "" if row["items"] is None else f"{row['items']:,}"
+        lines.append("| " + " | ".join([inert(row["suite"]), task, metric, *figures, items]) + " |")
+    return [*lines, *notes.lines(), ""]
 
 
 def _lineage(spec: ReleaseSpec, inputs: Mapping[str, Path]) -> list[str]:

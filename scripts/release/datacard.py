@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from scripts.recipe.card import inert
+from scripts.recipe.card import inert, percent
 from scripts.recipe.release import ReleaseSpec
 
 
@@ -23,23 +23,26 @@ def data_card(spec: ReleaseSpec, mixes: Mapping[str, Path]) -> str:
             lines += [f"- {inert(problem)}" for problem in source.known_problems]
     for name, folder in mixes.items():
         mix = json.loads((folder / "mix.json").read_text(encoding="utf-8"))
-        total = sum(counts["chars_train"] for counts in mix["sources"].values()) or 1
+        total = sum(counts["chars_train"] for counts in mix["sources"].values())
         lines += [
             "",
             f"## Mixture {inert(name)}",
             f"Prompt format {mix['format']}; held out {100 * mix['val_set_size']:g} %; seed {mix['seed']}.",
             "",
-            "| source | training rows | held-out rows | characters | share % | original share % |",
+            "| source | training rows | held-out rows | characters | % of characters | original % of tokens |",
             "|---|--:|--:|--:|--:|--:|",
         ]
         for source_name, counts in mix["sources"].items():
-            share, target = 100 * counts["chars_train"] / total, counts["target_percent"]
+            share, target = percent(counts["chars_train"], total), counts["target_percent"]
             figures = [f"{counts[key]:,}" for key in ("rows_train", "rows_validation", "chars_train")]
             said = "" if target is None else f"{target:g}"
-            lines.append("| " + " | ".join([inert(source_name), *figures, f"{share:.1f}", said]) + " |")
+            lines.append("| " + " | ".join([inert(source_name), *figures, share, said]) + " |")
         if mix["missing_sources"]:
-            percent = math.fsum(mix["missing_percent"].values())
-            lines += ["", f"Missing: {inert(', '.join(mix['missing_sources']))}, {percent:g} % of the original."]
+            missing = math.fsum(mix["missing_percent"].values())
+            lines += [
+                "",
+                f"Missing: {inert(', '.join(mix['missing_sources']))}, {missing:g} % of the original's tokens.",
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -49,7 +52,8 @@ def source_table(spec: ReleaseSpec) -> list[str]:
         return ["No data of this recipe: the model was not trained here."]
     rows = ["| source | title | licence | may be published again | origin |", "|---|---|---|---|---|"]
     for name, source in spec.sources.items():
-        origin = "**missing**: not obtainable" if name in spec.missing_sources else inert(source.hub or "own copy")
+        place = inert(source.hub or source.place or "own copy")
+        origin = "**missing**: not obtainable" if name in spec.missing_sources else place
         again = "yes" if source.redistributable else "no"
         rows.append(f"| {inert(name)} | {inert(source.title)} | {inert(source.license)} | {again} | {origin} |")
     return rows

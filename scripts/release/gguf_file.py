@@ -1,6 +1,7 @@
 """GGUF for llama.cpp and its clients, written with the `gguf` library, one tensor in memory at a time."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from scripts.artifact.digest import ArtifactError
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import TensorEntry, model_files, read_header
-from scripts.recipe.release import GgufType
+from scripts.recipe.release import GgufType, ReleaseSettings
 from scripts.recipe.tokenizer import SentencePieceTokenizer, TokenizerError
 
 _ARCH = "llama"
@@ -37,7 +38,7 @@ class _Tensor:
     type: gguf.GGMLQuantizationType
 
 
-def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: str) -> None:
+def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: ReleaseSettings) -> None:
     """Write a Llama model as GGUF.
 
     Args:
@@ -45,11 +46,11 @@ def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: str) 
         out: the file to write.
         kind: `f16`, or `q8_0`: 8 bits with one scale for 32 weights. Norms stay fp32 in both.
         name: what clients call the model.
-        licence: as on the model card.
+        licence: settings with the licence, written as on the model card.
 
     Raises:
-        StageError: another architecture, rope scaling or tokenizer than GGUF is written for, or a weight too large
-            for fp16.
+        StageError: another architecture, rope scaling or tokenizer than GGUF is written for, or a weight that is
+            NaN, infinite or too large for fp16.
     """
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") != "llama":
@@ -60,7 +61,11 @@ def write_gguf(model: Path, out: Path, kind: GgufType, name: str, licence: str) 
     writer.add_file_type(_FILE_TYPE[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_name(name)
-    writer.add_license(licence)
+    writer.add_license(licence.license)
+    if licence.license_name:
+        writer.add_license_name(licence.license_name)
+    if licence.license_link:
+        writer.add_license_link(licence.license_link)
     _add_shape(writer, config, model)
     _add_tokenizer(writer, config, model)
     try:
@@ -189,13 +194,17 @@ def _converted(tensor: _Tensor) -> NDArray[Any]:
     """Return a tensor's bytes in its GGUF type.
 
     Raises:
-        StageError: a value that fp16 can't hold.
+        StageError: a value that is no number, or that fp16 can't hold.
     """
     values = read_tensor(tensor.path, tensor.entry)
     if tensor.heads:
         values = interleaved(values, tensor.heads)
-    if tensor.type == gguf.GGMLQuantizationType.F16 and float(np.abs(values).max(initial=0.0)) > _F16_MAX:
-        largest = float(np.abs(values).max())
+    # Of NaN every comparison is false, so the largest value is asked for finiteness first; in every type, since a NaN
+    # in 8 bits spoils its whole block.
+    largest = float(np.abs(values).max(initial=0.0))
+    if not math.isfinite(largest):
+        raise StageError(f"{tensor.path}: {tensor.entry.name} holds {largest:g}, which is no weight; {_OFF}")
+    if tensor.type == gguf.GGMLQuantizationType.F16 and largest > _F16_MAX:
         raise StageError(f"{tensor.path}: {tensor.entry.name} holds {largest:g}, fp16 ends at {_F16_MAX:g}; {_OFF}")
     return np.ascontiguousarray(gguf.quants.quantize(values, tensor.type))
 

@@ -15,6 +15,7 @@ import pytest
 from scripts.pack.encode import encode_row
 from scripts.recipe.pack import PackSettings
 from scripts.recipe.prompt_format import FORMATS, FormatName
+from scripts.recipe.release import ReleaseSettings
 from scripts.recipe.tokenizer import SentencePieceTokenizer
 from scripts.release.clients import client_files
 from tests.unit.llama_readers import open_reader
@@ -111,7 +112,7 @@ def test_every_client_sends_the_ids_of_training(name: FormatName, model: Path) -
 def test_llama_cpp_reads_the_clients_text_so(model: Path, tmp_path: Path, binding: str) -> None:
     from scripts.release.gguf_file import write_gguf
 
-    write_gguf(model, tmp_path / "m.gguf", "f16", "tiny", "other")
+    write_gguf(model, tmp_path / "m.gguf", "f16", "tiny", ReleaseSettings())
     tokenizer = SentencePieceTokenizer((model / "tokenizer.model").read_bytes())
     files = {path: json.loads(text) for path, text in client_files("metharme", "tiny", EOS).items()}
     reader = open_reader(binding, tmp_path / "m.gguf")

@@ -1,21 +1,25 @@
 """GGUF files, held against llama.cpp itself: the same tokens in, the same tokens out."""
 
 import json
+import math
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from scripts.artifact.stage import StageError
 from scripts.artifact.tensors import read_header
+from scripts.recipe.release import GgufType, ReleaseSettings
 from scripts.recipe.tokenizer import SentencePieceTokenizer
 from scripts.release.gguf_file import interleaved, read_tensor, write_gguf
 from tests.unit.llama_readers import EOS, Reader, open_reader
 from tests.unit.release_model import hostile_strings, write_model
 
+LICENCE = ReleaseSettings(license="other", license_name="own-words", license_link="https://example.org/words")
 PROMPTS = ["Once there was a", "The word order of this is", "one two three four", "", "12 and 13 are"]
 
 
@@ -24,7 +28,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with both GGUF files."""
     folder = write_model(tmp_path_factory.mktemp("gguf") / "model")
     for kind in ("f16", "q8_0"):
-        write_gguf(folder, folder / f"{kind}.gguf", kind, "tiny", "apache-2.0")
+        write_gguf(folder, folder / f"{kind}.gguf", kind, "tiny", LICENCE)
     return folder
 
 
@@ -95,7 +99,9 @@ def test_eight_bits_choose_what_eight_bit_weights_find_likeliest(model: Path, bi
 
 def test_the_file_says_what_it_is(model: Path) -> None:
     fields = gguf.GGUFReader(model / "q8_0.gguf").fields
-    assert fields["general.license"].contents() == "apache-2.0"
+    assert fields["general.license"].contents() == "other"
+    assert fields["general.license.name"].contents() == "own-words"
+    assert fields["general.license.link"].contents() == "https://example.org/words"
     assert fields["llama.attention.head_count_kv"].contents() == 2
     assert fields["tokenizer.chat_template"].contents() == (model / "chat_template.jinja").read_text()
     types = {t.name: t.tensor_type.name for t in gguf.GGUFReader(model / "q8_0.gguf").tensors}
@@ -103,7 +109,7 @@ def test_the_file_says_what_it_is(model: Path) -> None:
 
 
 def test_the_bytes_depend_on_nothing_else(model: Path, tmp_path: Path) -> None:
-    write_gguf(model, tmp_path / "again.gguf", "f16", "tiny", "apache-2.0")
+    write_gguf(model, tmp_path / "again.gguf", "f16", "tiny", LICENCE)
     assert (tmp_path / "again.gguf").read_bytes() == (model / "f16.gguf").read_bytes()
 
 
@@ -133,4 +139,33 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path, change: dict[str, obj
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(StageError, match=said):
-        write_gguf(folder, tmp_path / "odd.gguf", "f16", "odd", "other")
+        write_gguf(folder, tmp_path / "odd.gguf", "f16", "odd", LICENCE)
+
+
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("model.layers.1.mlp.up_proj.weight", math.nan, "holds nan, which is no weight"),
+        ("model.layers.1.mlp.up_proj.weight", -math.inf, "holds inf, which is no weight"),
+        ("model.norm.weight", math.nan, "model.norm.weight holds nan"),
+    ],
+)
+def test_a_weight_that_is_no_number_is_refused(
+    kind: GgufType, name: str, value: float, said: str, tmp_path: Path
+) -> None:
+    folder = write_model(tmp_path / "broken")
+    weights = load_file(folder / "model.safetensors")
+    weights[name].view(-1)[5] = value
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(StageError, match=said):
+        write_gguf(folder, tmp_path / "broken.gguf", kind, "broken", LICENCE)
+
+
+def test_a_weight_beyond_fp16_is_refused(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "large", dtype=torch.bfloat16)
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"].view(-1)[5] = 1e5
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(StageError, match="lm_head.weight holds 99840, fp16 ends at 65504"):
+        write_gguf(folder, tmp_path / "large.gguf", "f16", "large", LICENCE)

@@ -153,7 +153,7 @@ def test_exports(facts: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFi
     results, out = Path(facts["root"]) / "results", tmp_path / "exported"
     assert main([str(results), str(out)]) == 0
     table = (out / "tuned" / "benchmarks.md").read_text()
-    assert "| fruit_bowl | old | acc | 0.7250 | ± | 0.0715 |" in table
+    assert "| fruit\\_bowl | old | acc | 0.7250 | ± | 0.0715 |" in table
     (index,) = yaml.safe_load((out / "tuned" / "model-index.yaml").read_text())["model-index"]
     fruit = index["results"][0]
     assert index["name"] == "tuned" and fruit["dataset"]["type"] == "somebody/fruit"
