@@ -6,8 +6,8 @@ from typing import Any
 
 from scripts.recipe.published import Figure, PublishedTable, PublishedTask, consistent_counts
 from scripts.recipe.report import ReportSpec
-from scripts.report.compare import compare
 from scripts.report.correlations import ROLE_PLAY
+from scripts.report.items import compare_items, items_of
 from scripts.report.judge import Z95, judge, z_of_count
 from scripts.report.payloads import Benchmark, Metric, Payloads, TaskResult
 
@@ -159,26 +159,22 @@ def _pair_rows(
     found: Payloads, first: tuple[str, Benchmark], second: tuple[str, Benchmark]
 ) -> Iterator[dict[str, Any]]:
     (first_key, a), (second_key, b) = first, second
-    mine, theirs = found.scores.get(second_key, {}), found.scores.get(first_key, {})
-    members = {task: group for group, facts in b.groups.items() for task in facts.tasks}
-    joined: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
-    for (task, metric), scores in mine.items():
-        same = task in a.tasks and a.tasks[task].prompts_sha256 == b.tasks[task].prompts_sha256
-        if same and len(theirs.get((task, metric), ())) == len(scores):
-            old, new = joined.setdefault((members.get(task, task), metric), ([], []))
-            old += theirs[(task, metric)]
-            new += scores
-    for (task, metric), (old, new) in joined.items():
-        result = compare(old, new, b.suite, task, metric)
+    mine = items_of(b, found.scores.get(second_key, {}), b.groups)
+    theirs = items_of(a, found.scores.get(first_key, {}), b.groups)
+    for (task, metric), items in mine.items():
+        others = theirs.get((task, metric))
+        result = compare_items(others, items, b.suite, task, metric) if others else None
+        if others is None or result is None:
+            continue
         yield {
             "suite": b.suite,
             "task": task,
             "metric": metric,
             "first": a.model,
             "second": b.model,
-            "items": len(new),
+            "items": len(items.scores),
             "difference_points": 100 * result.difference,
-            "share": all(0 <= score <= 1 for score in (*old, *new)),
+            "share": items.are_shares and others.are_shares,
             "better": result.better,
             "worse": result.worse,
             "test": result.test,

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.digest import ArtifactError
-from scripts.report.compare import compare
-from scripts.report.payloads import Benchmark
+from scripts.report.items import Items, compare_items, items_of
 from scripts.report.sides import Side, pair_models, read_side
 
 Pairs = Sequence[tuple[str, str]]
@@ -231,12 +230,10 @@ def _both(a: Side, b: Side, pairs: Pairs, part: str) -> Iterator[tuple[dict[str,
 
 def _test(a: Side, b: Side, one: dict[str, Any], two: dict[str, Any]) -> tuple[float | None, str]:
     """Return (two-sided p-value, name of the test)."""
-    keys = [f"{row['model']}/{row['suite']}" for row in (one, two)]
-    key, results = (one["task"], one["metric"]), [a.found.benchmarks.get(keys[0]), b.found.benchmarks.get(keys[1])]
-    scores = [side.found.scores.get(k, {}).get(key) for side, k in ((a, keys[0]), (b, keys[1]))]
-    old, new = scores
-    if old and new and len(old) == len(new) and _same_prompts(results, one["task"]):
-        paired = compare(old, new, one["suite"], *key)
+    key = (one["task"], one["metric"])
+    old, new = (_items(side, row).get(key) for side, row in ((a, one), (b, two)))
+    paired = compare_items(old, new, one["suite"], *key) if old and new else None
+    if paired is not None:
         return paired.p_value, paired.test
     errors = [row["stderr"] for row in (one, two)]
     if None in errors or not any(errors):
@@ -245,9 +242,10 @@ def _test(a: Side, b: Side, one: dict[str, Any], two: dict[str, Any]) -> tuple[f
     return math.erfc(abs(z) / math.sqrt(2)), "two samples"
 
 
-def _same_prompts(results: Sequence[Benchmark | None], task: str) -> bool:
-    digests = {result.tasks[task].prompts_sha256 for result in results if result and task in result.tasks}
-    return len(digests) == 1
+def _items(side: Side, row: dict[str, Any]) -> dict[tuple[str, str], Items]:
+    name = f"{row['model']}/{row['suite']}"
+    result = side.found.benchmarks.get(name)
+    return items_of(result, side.found.scores.get(name, {}), result.groups) if result else {}
 
 
 def text_of(a: Side, b: Side, made: Sequence[Table]) -> list[str]:

@@ -16,10 +16,12 @@ from scripts.artifact.stage import StageError
 from scripts.recipe.base import keyed_hash
 from scripts.recipe.published import Published
 from scripts.recipe.report import ReportSpec, SuiteFacts, TaskSource
+from scripts.report.benchmarks import benchmark_pairs
 from scripts.report.build import build
 from scripts.report.compare import compare, mcnemar, sign_flip
 from scripts.report.export import main
 from scripts.report.judge import z_of_count
+from scripts.report.payloads import Benchmark, Payloads, Scores
 from tests.unit.report_fixtures import finish, make_job, whole_spec
 
 PUBLISHED = {
@@ -218,6 +220,43 @@ def test_few_items_are_tested_by_all_patterns_of_signs() -> None:
     ]
     expected = sum(total >= math.fsum(differences) - 1e-9 for total in totals) / len(totals)
     assert sign_flip(differences, "k") == sign_flip([-d for d in differences], "other") == expected
+
+
+def grouped(model: str, large: float, small: float, digest: str = "ab") -> tuple[str, Benchmark, Scores]:
+    """A group of a task of 100 items and one of 10, with so many right of each."""
+    right = {"big": (100, large), "small": (10, small)}
+    scores = {(task, "acc"): [float(i < hits) for i in range(count)] for task, (count, hits) in right.items()}
+    metrics = {"acc": {"value": 0.5, "stderr": 0.01}, "acc_weighted": {"value": 0.5, "stderr": 0.01}}
+    tasks = {
+        task: {"format": "mmlu", "items": count, "prompts_sha256": digest * 32, "metrics": {"acc": {"value": 0.5}}}
+        for task, (count, _) in right.items()
+    }
+    groups = {"both": {"tasks": ["big", "small"], "items": 110, "metrics": metrics}}
+    content = {"model": model, "suite": "s", "tasks": tasks, "groups": groups}
+    return f"{model}/s", Benchmark.model_validate(content), scores
+
+
+def pairs_of(*models: tuple[str, Benchmark, Scores]) -> list[dict[str, Any]]:
+    found = Payloads(benchmarks={k: b for k, b, _ in models}, scores={k: s for k, _, s in models})
+    return benchmark_pairs(whole_spec(models={"a": ["create"], "b": ["train", "a"]}), found)
+
+
+def test_a_groups_test_is_of_the_metric_it_is_shown_under() -> None:
+    plain, weighted = pairs_of(grouped("a", 50, 5), grouped("b", 52, 0))
+    assert (plain["task"], plain["metric"], plain["test"]) == ("both", "acc", "sign flip")
+    assert plain["difference_points"] == pytest.approx(100 * (0.02 - 0.5) / 2) and plain["share"] is True
+    # Two items of weight 0.55 and five of 5.5: as far from zero are the patterns in which the five agree.
+    assert plain["p_value"] == 8 / 128
+    assert (weighted["metric"], weighted["test"], weighted["items"]) == ("acc_weighted", "McNemar", 110)
+    assert weighted["difference_points"] == pytest.approx(100 * -3 / 110)
+    assert weighted["p_value"] == pytest.approx(mcnemar(2, 5))
+
+
+def test_a_group_of_other_items_is_not_tested() -> None:
+    assert pairs_of(grouped("a", 50, 5), grouped("b", 52, 0, "cd")) == []
+    short = grouped("b", 52, 0)
+    short[2].pop(("small", "acc"))
+    assert pairs_of(grouped("a", 50, 5), short) == []
 
 
 def test_distance_from_guessing_is_exact_with_the_items_own_variance() -> None:
