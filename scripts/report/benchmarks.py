@@ -6,7 +6,9 @@ from typing import Any
 
 from scripts.recipe.published import Figure, PublishedTable, PublishedTask, consistent_counts
 from scripts.recipe.report import ReportSpec
+from scripts.report.compare import Compared
 from scripts.report.correlations import ROLE_PLAY
+from scripts.report.directions import direction
 from scripts.report.items import compare_items, items_of
 from scripts.report.judge import Z95, judge, z_of_count
 from scripts.report.payloads import Benchmark, Metric, Payloads, TaskResult
@@ -155,6 +157,12 @@ def benchmark_pairs(spec: ReportSpec, found: Payloads) -> list[dict[str, Any]]:
     return rows
 
 
+def _sides(result: Compared, way: int) -> dict[str, int | None]:
+    """Return the items on which the second is better and worse; None where more is neither."""
+    better, worse = (result.higher, result.lower) if way > 0 else (result.lower, result.higher)
+    return {"direction": way, "better": better if way else None, "worse": worse if way else None}
+
+
 def _pair_rows(
     found: Payloads, first: tuple[str, Benchmark], second: tuple[str, Benchmark]
 ) -> Iterator[dict[str, Any]]:
@@ -175,8 +183,7 @@ def _pair_rows(
             "items": len(items.scores),
             "difference_points": 100 * result.difference,
             "share": items.are_shares and others.are_shares,
-            "better": result.better,
-            "worse": result.worse,
+            **_sides(result, direction(metric)),
             "test": result.test,
             "p_value": result.p_value,
         }

@@ -22,9 +22,9 @@ class Compared:
     p_value: float
     """Two-sided: probability of a difference as large if the two models were equally good."""
     test: str
-    better: int
-    """Items on which the second scores higher."""
-    worse: int
+    higher: int
+    """Items on which the second scores higher: better or worse, as the metric goes."""
+    lower: int
 
 
 def compare(first: Sequence[float], second: Sequence[float], *key: object) -> Compared:
@@ -39,22 +39,22 @@ def compare(first: Sequence[float], second: Sequence[float], *key: object) -> Co
         key: what random signs depend on, and nothing else.
     """
     differences = [b - a for a, b in zip(first, second, strict=True)]
-    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    higher, lower = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     mean = math.fsum(differences) / len(differences)
     if {*first, *second} <= {0.0, 1.0}:
-        return Compared(mean, mcnemar(better, worse), "McNemar", better, worse)
-    return Compared(mean, sign_flip(differences, *key), "sign flip", better, worse)
+        return Compared(mean, mcnemar(higher, lower), "McNemar", higher, lower)
+    return Compared(mean, sign_flip(differences, *key), "sign flip", higher, lower)
 
 
-def mcnemar(better: int, worse: int) -> float:
-    """Return the exact two-sided p-value of `better` against `worse`, each with probability one half.
+def mcnemar(higher: int, lower: int) -> float:
+    """Return the exact two-sided p-value of `higher` against `lower`, each with probability one half.
 
     Source:
         Q. McNemar, Psychometrika 12 (1947), 153-157; the exact binomial form.
     """
-    total = better + worse
+    total = higher + lower
     term, tail = 1, 0
-    for k in range(min(better, worse) + 1):
+    for k in range(min(higher, lower) + 1):
         tail += term
         term = term * (total - k) // (k + 1)
     return min(1.0, float(2 * tail / (1 << total))) if total else 1.0

@@ -6,6 +6,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from scripts.report.directions import arrow
 from scripts.report.lineage import anchor
 
 _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
@@ -26,7 +27,7 @@ def template(name: str) -> Template:
     environment.filters.update(
         count=count, decimal=decimal, signed=signed, scientific=scientific, short=short, anchor=anchor
     )
-    environment.filters.update(size=size, duration=duration, words=words, css_anchor=css_anchor)
+    environment.filters.update(size=size, duration=duration, words=words, css_anchor=css_anchor, arrow=arrow)
     return environment.get_template(name)
 
 

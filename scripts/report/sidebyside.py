@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.digest import ArtifactError
+from scripts.report.directions import direction
 from scripts.report.items import Items, compare_items, items_of
 from scripts.report.sides import Side, pair_models, read_side
 
 Pairs = Sequence[tuple[str, str]]
 LEVEL = 0.05
+_WAYS = {1: "(higher is better)", -1: "(lower is better)", 0: ""}
 
 
 @dataclass
@@ -152,14 +154,14 @@ def bits(a: Side, b: Side, pairs: Pairs) -> Table:
 
 
 def role_play(a: Side, b: Side, pairs: Pairs) -> Table:
-    """Measures of conversations."""
+    """Measures of conversations, each with the way that is better."""
     table = Table("Role-play", ["model", "measure", "A", "B", "B - A"], left=2)
     seconds = {(r["model"], r["suite"], r["task"], r["metric"]): r for r in b.facts.get("role_play", [])}
     for first, second in pairs:
         for one in (row for row in a.facts.get("role_play", []) if row["model"] == first):
             two = seconds.get((second, one["suite"], one["task"], one["metric"]))
             if two is not None and (one["value"] or two["value"]):
-                name = f"{one['task']} {one['metric']}"
+                name = f"{one['task']} {one['metric']} {_WAYS[direction(one['metric'])]}".rstrip()
                 table.rows.append([_name(first, second), name, *_figures(one["value"], two["value"], 3)])
     return table
 

@@ -189,7 +189,7 @@ def test_mcnemar_is_the_exact_binomial() -> None:
 def test_permutation_test_of_shares_finds_clear_differences_only_and_repeats() -> None:
     first = [(7 * i % 11) / 11 for i in range(60)]
     clear = compare(first, [min(1.0, value + 0.1) for value in first], "s", "t")
-    assert clear.test == "sign flip" and clear.p_value == 1 / 5000 and clear.worse == 0
+    assert clear.test == "sign flip" and clear.p_value == 1 / 5000 and clear.lower == 0
     mixed = compare(first, [value + (0.05 if i % 2 else -0.05) for i, value in enumerate(first)], "s", "t")
     assert mixed.p_value > 0.5
     assert mixed == compare(first, [v + (0.05 if i % 2 else -0.05) for i, v in enumerate(first)], "s", "t")
@@ -244,12 +244,25 @@ def pairs_of(*models: tuple[str, Benchmark, Scores]) -> list[dict[str, Any]]:
 def test_a_groups_test_is_of_the_metric_it_is_shown_under() -> None:
     plain, weighted = pairs_of(grouped("a", 50, 5), grouped("b", 52, 0))
     assert (plain["task"], plain["metric"], plain["test"]) == ("both", "acc", "sign flip")
+    assert (plain["direction"], plain["better"], plain["worse"]) == (1, 2, 5)
     assert plain["difference_points"] == pytest.approx(100 * (0.02 - 0.5) / 2) and plain["share"] is True
     # Two items of weight 0.55 and five of 5.5: as far from zero are the patterns in which the five agree.
     assert plain["p_value"] == 8 / 128
     assert (weighted["metric"], weighted["test"], weighted["items"]) == ("acc_weighted", "McNemar", 110)
     assert weighted["difference_points"] == pytest.approx(100 * -3 / 110)
     assert weighted["p_value"] == pytest.approx(mcnemar(2, 5))
+
+
+def test_a_smaller_refusal_margin_is_better() -> None:
+    def model(name: str, margin: float) -> tuple[str, Benchmark, Scores]:
+        values = [margin + i / 100 for i in range(8)]
+        metrics = {"refusal_margin": {"value": margin, "stderr": 0.1}}
+        task = {"format": "refusal", "items": 8, "prompts_sha256": "ab" * 32, "metrics": metrics}
+        content = {"model": name, "suite": "s", "tasks": {"refusal": task}}
+        return f"{name}/s", Benchmark.model_validate(content), {("refusal", "refusal_margin"): values}
+
+    (row,) = pairs_of(model("a", -2.0), model("b", -0.5))  # it would refuse more
+    assert (row["better"], row["worse"], row["direction"]) == (0, 8, -1) and row["difference_points"] > 0
 
 
 def test_a_group_of_other_items_is_not_tested() -> None:

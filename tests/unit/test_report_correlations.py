@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripts.benchmark.replies import Dialogue, Reply, measure
 from scripts.recipe.ranks import kendall, ranks, spearman
 from scripts.report.correlations import rank_correlations
+from scripts.report.directions import arrow, direction
 from scripts.report.payloads import Benchmark
 from tests.unit.report_fixtures import whole_spec, whole_tree
 from tests.unit.test_report import made
@@ -35,6 +37,15 @@ def test_pairs_of_benchmarks_and_measures() -> None:
     assert first["spearman"] == pytest.approx(-0.5) and first["kendall"] == pytest.approx(-1 / 3)
     assert second["spearman"] is None and second["kendall"] is None  # all replies are equally long
     assert rank_correlations({k: v for k, v in found.items() if not k.startswith("a")}) == []  # two models say nothing
+
+
+def test_every_measure_of_replies_has_its_way() -> None:
+    found = measure([Dialogue("", (Reply("a b", "eos"), Reply("a", "eos")))])
+    ways = {metric: direction(metric) for metric in found}
+    assert {metric for metric, way in ways.items() if way > 0} == {"distinct_1", "distinct_2", "distinct_3"}
+    assert {metric for metric, way in ways.items() if way == 0} == {"words/turn_1", "words/turn_2"}
+    assert [direction(m) for m in ("bits_per_byte/tales", "refusal_margin", "acc", "acc_weighted")] == [-1, -1, 1, 1]
+    assert [arrow(m) for m in ("extracted", "mc2", "words/turn_1")] == ["↓", "↑", ""]
 
 
 def test_ties_share_their_rank() -> None:
