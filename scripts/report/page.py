@@ -6,6 +6,7 @@ from typing import Any
 
 from scripts.recipe.report import ReportSpec
 from scripts.report import figures
+from scripts.report.correlations import MIN_MODELS
 from scripts.report.formats import style, template
 from scripts.report.lineage import NODE_HEIGHT, NODE_WIDTH, draw, parents_of
 from scripts.report.measured import Measured
@@ -14,6 +15,8 @@ from scripts.report.payloads import Episode, Payloads
 MAX_TURN_CHARS = 600
 """A sample's turn is cut here: five whole logs of ten sources would fill the page's 5 MB."""
 MAX_TURNS = 6
+_CLEAR = 0.5
+"""Rank correlations further from 0 get a colour."""
 MAX_FILES = 40
 """Files listed of one artifact; a release of three shards has a dozen."""
 
@@ -126,8 +129,21 @@ def _matrix(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     cells = {(row["measure"], row["benchmark"]): row for row in rows}
     measures = list(dict.fromkeys(row["measure"] for row in rows))
-    lines = [(measure, [cells.get((measure, b)) for b in benchmarks]) for measure in measures]
-    return {"benchmarks": benchmarks, "lines": lines, "models": max((row["models"] for row in rows), default=0)}
+    ways = {row["measure"]: row["direction"] for row in rows}
+    lines = [(m, ways[m], [_cell(cells[(m, b)]) for b in benchmarks]) for m in measures]
+    counts = sorted({row["models"] for row in rows if row["models"] >= MIN_MODELS})
+    return {"benchmarks": benchmarks, "lines": lines, "models": counts, "least": MIN_MODELS}
+
+
+def _cell(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a correlation with its colour, or why there is none."""
+    rho = row["spearman"]
+    if rho is None:
+        missing = "all alike" if row["models"] >= MIN_MODELS else f"n = {row['models']}"
+        return {**row, "missing": missing, "colour": ""}
+    # A measure that only describes agrees with nobody on which model is better.
+    clear = row["direction"] and abs(rho) > _CLEAR
+    return {**row, "missing": "", "colour": ("plus" if rho > 0 else "minus") if clear else ""}
 
 
 def _artifacts(
