@@ -11,7 +11,8 @@ from scripts.report.correlations import ROLE_PLAY
 from scripts.report.directions import direction
 from scripts.report.items import compare_items, items_of
 from scripts.report.judge import Z95, judge, z_of_count
-from scripts.report.payloads import Benchmark, Metric, Payloads, TaskResult
+from scripts.report.notes import joined_notes
+from scripts.report.payloads import Benchmark, Group, Metric, Payloads, TaskResult
 
 BITS = "bits_per_byte"
 
@@ -25,14 +26,19 @@ def benchmark_rows(spec: ReportSpec, found: Payloads) -> list[dict[str, Any]]:
             if task.format not in ROLE_PLAY and name not in members:
                 rows += [_row(spec, result, name, task, metric) for metric in task.metrics]
         for name, group in result.groups.items():
-            first = result.tasks[group.tasks[0]]
-            note = f"Plain mean of {len(group.tasks)} tasks; `_weighted` counts each item alike."
-            whole = first.model_copy(
-                update={"items": group.items, "metrics": group.metrics, "correct": None, "note": note}
-            )
-            whole = whole.model_copy(update={"prompts_sha256": None, "chance_variance": None})
-            rows += [_row(spec, result, name, whole, metric) for metric in group.metrics]
+            rows += [_row(spec, result, name, _whole(result, group), metric) for metric in group.metrics]
     return rows
+
+
+def _whole(result: Benchmark, group: Group) -> TaskResult:
+    """Return a group as if it were one task, with what there is to say about its members."""
+    members = {task: result.tasks[task] for task in group.tasks}
+    notes = joined_notes((task, facts.note or "") for task, facts in members.items())
+    mean = f"Plain mean of {len(group.tasks)} tasks; `_weighted` counts each item alike. {notes}".strip()
+    bugs = dict.fromkeys(facts.upstream_bug for facts in members.values() if facts.upstream_bug)
+    changes = {"items": group.items, "metrics": group.metrics, "correct": None, "chance_variance": None}
+    changes |= {"prompts_sha256": None, "note": mean, "upstream_bug": " ".join(bugs)}
+    return next(iter(members.values())).model_copy(update=changes)
 
 
 def benchmark_groups(found: Payloads) -> list[dict[str, Any]]:

@@ -215,7 +215,6 @@ def _bits(model: str, suite: str, tasks: dict[str, TaskResult]) -> list[dict[str
             }
             whole = result.metrics.get(BITS)
             value, stderr = (whole.value, whole.stderr) if whole else (None, None)
-            rows.append(
-                {"model": model, "suite": suite, "task": task, "value": value, "stderr": stderr, "sources": sources}
-            )
+            row = {"model": model, "suite": suite, "task": task, "value": value, "stderr": stderr, "sources": sources}
+            rows.append({**row, "note": result.note or ""})
     return rows
