@@ -194,7 +194,13 @@ def _merge(name: str, merge: Merge) -> dict[str, Any]:
                     **{key: _mean([getattr(t, key) for t in tensors]) for key in _DISTANCES},
                 }
             )
-    facts = {"model": name, "models": merge.models, "tensors": len(merge.tensors), "projections": groups}
+    facts = {
+        "model": name,
+        "models": merge.models,
+        "method": merge.method,
+        "tensors": len(merge.tensors),
+        "projections": groups,
+    }
     return {**facts, "overflowed": merge.overflowed, "flushed": merge.flushed}
 
 

@@ -27,7 +27,9 @@ def template(name: str) -> Template:
     environment.filters.update(
         count=count, decimal=decimal, signed=signed, scientific=scientific, short=short, anchor=anchor
     )
-    environment.filters.update(size=size, duration=duration, words=words, css_anchor=css_anchor, arrow=arrow)
+    environment.filters.update(
+        size=size, duration=duration, words=words, css_anchor=css_anchor, arrow=arrow, number_of=number_of
+    )
     return environment.get_template(name)
 
 
@@ -44,6 +46,11 @@ def style() -> Markup:
 def count(value: float | None) -> str:
     """Return 1,234 or a dash."""
     return "–" if value is None else f"{value:,.0f}"
+
+
+def number_of(value: int, one: str, more: str) -> str:
+    """Return a number with its word: 1 value was, 1,234 values were."""
+    return f"{value:,} {one if value == 1 else more}"
 
 
 def decimal(value: float | None, digits: int = 4) -> str:
