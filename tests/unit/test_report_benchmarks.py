@@ -16,7 +16,7 @@ from scripts.artifact.stage import StageError
 from scripts.recipe.base import keyed_hash
 from scripts.recipe.published import Published
 from scripts.recipe.report import ReportSpec, SuiteFacts, TaskSource
-from scripts.report.benchmarks import benchmark_pairs
+from scripts.report.benchmarks import benchmark_pairs, benchmark_rows
 from scripts.report.build import build
 from scripts.report.compare import compare, mcnemar, sign_flip
 from scripts.report.export import main
@@ -129,6 +129,16 @@ def test_published_figures_stand_beside_ours(facts: dict[str, Any]) -> None:
     wrong = row(facts, "tuned", "soup")["published"]
     assert wrong["arithmetic"] is False and wrong["same_items"] is False and wrong["z"] is None
     assert row(facts, "base", "fruit")["published"] is None
+
+
+def test_a_printed_row_of_one_item_is_impossible_not_a_crash(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(PUBLISHED))
+    content["tables"]["letters"]["tasks"]["fruit"]["items"] = 1
+    suites = {"letters": SuiteFacts(title="Letters", protocol="old", published_table="letters")}
+    spec = whole_spec(models={}, suites=suites, published=[Published.model_validate(content)], lineage={})
+    found = Payloads(benchmarks={"tuned/letters": Benchmark.model_validate(result("tuned"))})
+    (printed,) = [r["published"] for r in benchmark_rows(spec, found) if r["task"] == "fruit"]
+    assert printed["arithmetic"] is False and printed["same_items"] is False
 
 
 def test_a_group_is_one_row_and_its_members_are_listed(facts: dict[str, Any]) -> None:
