@@ -16,6 +16,7 @@ from scripts.artifact.places import artifact_folders
 from scripts.artifact.record import read_record
 from scripts.artifact.verify import Fault, check_tree
 from scripts.recipe.base import STAGES
+from scripts.report.numbers import fixed, percent
 
 MAX_LINES, MAX_COLUMNS = 60, 100
 _NAME = 16
@@ -175,7 +176,11 @@ def _task_names(tasks: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else fixed(value, digits)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)
 
 
 def _mixtures(facts: dict[str, Any]) -> Section:
@@ -184,7 +189,7 @@ def _mixtures(facts: dict[str, Any]) -> Section:
         for s in mixture["sources"]:
             name = f"{mixture['mixture']}: {s['source']}"
             figures = [f"{s[key]:,}" for key in ("episodes_in", "rows_train", "rows_validation")]
-            rows.append([_name(name, 40), *figures, _number(s["share_percent"], 1), _number(s["target_percent"], 1)])
+            rows.append([_name(name, 40), *figures, _share(s["share_percent"]), _share(s["target_percent"])])
     missing = sorted({name for mixture in facts["mixtures"] for name in mixture["missing_sources"]})
     return Section("mixture", rows, f"without {', '.join(missing)}" if missing else "")
 

@@ -92,6 +92,19 @@ def test_groups_are_tested_on_the_same_items_too() -> None:
     assert plain[4] == "+25.00" and plain[-1] == "sign flip"
 
 
+def test_only_rows_with_a_test_are_counted_and_no_p_value_reads_as_zero() -> None:
+    def card(*values: tuple[float, float | None]) -> Side:
+        row = {"model": "m", "suite": "s", "metric": "acc"}
+        rows = [{**row, "task": f"t{i}", "value": v, "stderr": e} for i, (v, e) in enumerate(values)]
+        return Side(Path("r"), {"benchmarks": rows, "artifacts": []})
+
+    pairs = [("m", "m")]
+    table = benchmarks(card((0.5, 0.01), (0.5, None)), card((0.9, 0.01), (0.49999, None)), pairs)
+    assert [row[4:6] for row in table.rows] == [["+40.00", "<0.0001*"], ["0.00", "-"]]
+    assert table.note == "* p < 0.05: 1 of 1 tests; about 0.1 would be so by luck"
+    assert benchmarks(card((0.5, None)), card((0.5, None)), pairs).note.startswith("no tests")
+
+
 def test_a_run_equals_itself(sides: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(sides[0]), str(sides[0])]) == 0
     said = capsys.readouterr().out
