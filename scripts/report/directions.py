@@ -13,11 +13,11 @@ LOWER_IS_BETTER = frozenset(
         "artefacts",
         # Of texts that should not have been learned by heart (tasks of the format `extraction`).
         "extracted",
-        "loglikelihood",
     }
 )
-NEITHER = frozenset({"words"})
-"""Measures that only describe: a longer reply is not a better one."""
+NEITHER = frozenset({"words", "loglikelihood"})
+"""Measures that only describe: a longer reply is not a better one, and a text of which `extraction` finds the next
+tokens likelier may be learned by heart or simply be understood better."""
 
 
 def direction(metric: str) -> int:

@@ -81,7 +81,7 @@ def test_every_measure_of_replies_has_its_way() -> None:
     assert {metric for metric, way in ways.items() if way > 0} == {"distinct_1", "distinct_2", "distinct_3"}
     assert {metric for metric, way in ways.items() if way == 0} == {"words/turn_1", "words/turn_2"}
     assert [direction(m) for m in ("bits_per_byte/tales", "refusal_margin", "acc", "acc_weighted")] == [-1, -1, 1, 1]
-    assert [arrow(m) for m in ("extracted", "mc2", "words/turn_1")] == ["↓", "↑", ""]
+    assert [arrow(m) for m in ("extracted", "mc2", "words/turn_1", "loglikelihood")] == ["↓", "↑", "", ""]
 
 
 def test_ties_share_their_rank() -> None:
