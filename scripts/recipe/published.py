@@ -64,27 +64,26 @@ class Published(Strict):
         return (self.tables[table], row, row.metrics[metric]) if metric in row.metrics else None
 
 
-def consistent_counts(value: float, stderr: float, items: int, digits: int = 4) -> tuple[int, ...]:
+def consistent_counts(value: float, stderr: float | None, items: int, digits: int = 4) -> tuple[int, ...]:
     """Return every k, 0 <= k <= items, whose proportion and standard error print as `value` and `stderr`.
 
     Args:
         value: printed accuracy, 0 to 1.
-        stderr: printed standard error (sample deviation over the root of the number of items).
-        items: number of items, at least 2.
+        stderr: printed standard error (sample deviation over the root of the number of items); None where only the
+            value was printed. A single item has none, so that no count fits a printed one.
+        items: number of items, at least 1.
         digits: decimals printed.
-
-    Raises:
-        ValueError: fewer than 2 items, which have no standard error.
     """
-    if items < 2:
-        raise ValueError(f"found {items} items; a standard error needs at least 2")
+    if stderr is not None and items < 2:
+        return ()
     margin = 10.0**-digits  # one unit of the last digit on both sides; the printed form decides
     low = max(0, math.floor((value - margin) * items))
     high = min(items, math.ceil((value + margin) * items))
 
     def prints_alike(k: int) -> bool:
         p = k / items
-        error = math.sqrt(p * (1 - p) / (items - 1))
-        return f"{p:.{digits}f}" == f"{value:.{digits}f}" and f"{error:.{digits}f}" == f"{stderr:.{digits}f}"
+        if f"{p:.{digits}f}" != f"{value:.{digits}f}":
+            return False
+        return stderr is None or f"{math.sqrt(p * (1 - p) / (items - 1)):.{digits}f}" == f"{stderr:.{digits}f}"
 
     return tuple(k for k in range(low, high + 1) if prints_alike(k))

@@ -6,10 +6,13 @@ from typing import Any
 
 from scripts.recipe.published import Figure, PublishedTable, PublishedTask, consistent_counts
 from scripts.recipe.report import ReportSpec
-from scripts.report.compare import compare
+from scripts.report.compare import Compared
 from scripts.report.correlations import ROLE_PLAY
+from scripts.report.directions import direction
+from scripts.report.items import compare_items, items_of
 from scripts.report.judge import Z95, judge, z_of_count
-from scripts.report.payloads import Benchmark, Metric, Payloads, TaskResult
+from scripts.report.notes import joined_notes
+from scripts.report.payloads import Benchmark, Group, Metric, Payloads, TaskResult
 
 BITS = "bits_per_byte"
 
@@ -23,14 +26,19 @@ def benchmark_rows(spec: ReportSpec, found: Payloads) -> list[dict[str, Any]]:
             if task.format not in ROLE_PLAY and name not in members:
                 rows += [_row(spec, result, name, task, metric) for metric in task.metrics]
         for name, group in result.groups.items():
-            first = result.tasks[group.tasks[0]]
-            note = f"Plain mean of {len(group.tasks)} tasks; `_weighted` counts each item alike."
-            whole = first.model_copy(
-                update={"items": group.items, "metrics": group.metrics, "correct": None, "note": note}
-            )
-            whole = whole.model_copy(update={"prompts_sha256": None, "chance_variance": None})
-            rows += [_row(spec, result, name, whole, metric) for metric in group.metrics]
+            rows += [_row(spec, result, name, _whole(result, group), metric) for metric in group.metrics]
     return rows
+
+
+def _whole(result: Benchmark, group: Group) -> TaskResult:
+    """Return a group as if it were one task, with what there is to say about its members."""
+    members = {task: result.tasks[task] for task in group.tasks}
+    notes = joined_notes((task, facts.note or "") for task, facts in members.items())
+    mean = f"Plain mean of {len(group.tasks)} tasks; `_weighted` counts each item alike. {notes}".strip()
+    bugs = dict.fromkeys(facts.upstream_bug for facts in members.values() if facts.upstream_bug)
+    changes = {"items": group.items, "metrics": group.metrics, "correct": None, "chance_variance": None}
+    changes |= {"prompts_sha256": None, "note": mean, "upstream_bug": " ".join(bugs)}
+    return next(iter(members.values())).model_copy(update=changes)
 
 
 def benchmark_groups(found: Payloads) -> list[dict[str, Any]]:
@@ -155,32 +163,33 @@ def benchmark_pairs(spec: ReportSpec, found: Payloads) -> list[dict[str, Any]]:
     return rows
 
 
+def _sides(result: Compared, way: int) -> dict[str, int | None]:
+    """Return the items on which the second is better and worse; None where more is neither."""
+    better, worse = (result.higher, result.lower) if way > 0 else (result.lower, result.higher)
+    return {"direction": way, "better": better if way else None, "worse": worse if way else None}
+
+
 def _pair_rows(
     found: Payloads, first: tuple[str, Benchmark], second: tuple[str, Benchmark]
 ) -> Iterator[dict[str, Any]]:
     (first_key, a), (second_key, b) = first, second
-    mine, theirs = found.scores.get(second_key, {}), found.scores.get(first_key, {})
-    members = {task: group for group, facts in b.groups.items() for task in facts.tasks}
-    joined: dict[tuple[str, str], tuple[list[float], list[float]]] = {}
-    for (task, metric), scores in mine.items():
-        same = task in a.tasks and a.tasks[task].prompts_sha256 == b.tasks[task].prompts_sha256
-        if same and len(theirs.get((task, metric), ())) == len(scores):
-            old, new = joined.setdefault((members.get(task, task), metric), ([], []))
-            old += theirs[(task, metric)]
-            new += scores
-    for (task, metric), (old, new) in joined.items():
-        result = compare(old, new, b.suite, task, metric)
+    mine = items_of(b, found.scores.get(second_key, {}), b.groups)
+    theirs = items_of(a, found.scores.get(first_key, {}), b.groups)
+    for (task, metric), items in mine.items():
+        others = theirs.get((task, metric))
+        result = compare_items(others, items, b.suite, task, metric) if others else None
+        if others is None or result is None:
+            continue
         yield {
             "suite": b.suite,
             "task": task,
             "metric": metric,
             "first": a.model,
             "second": b.model,
-            "items": len(new),
+            "items": len(items.scores),
             "difference_points": 100 * result.difference,
-            "share": all(0 <= score <= 1 for score in (*old, *new)),
-            "better": result.better,
-            "worse": result.worse,
+            "share": items.are_shares and others.are_shares,
+            **_sides(result, direction(metric)),
             "test": result.test,
             "p_value": result.p_value,
         }

@@ -194,7 +194,13 @@ def _merge(name: str, merge: Merge) -> dict[str, Any]:
                     **{key: _mean([getattr(t, key) for t in tensors]) for key in _DISTANCES},
                 }
             )
-    facts = {"model": name, "models": merge.models, "tensors": len(merge.tensors), "projections": groups}
+    facts = {
+        "model": name,
+        "models": merge.models,
+        "method": merge.method,
+        "tensors": len(merge.tensors),
+        "projections": groups,
+    }
     return {**facts, "overflowed": merge.overflowed, "flushed": merge.flushed}
 
 
@@ -215,7 +221,6 @@ def _bits(model: str, suite: str, tasks: dict[str, TaskResult]) -> list[dict[str
             }
             whole = result.metrics.get(BITS)
             value, stderr = (whole.value, whole.stderr) if whole else (None, None)
-            rows.append(
-                {"model": model, "suite": suite, "task": task, "value": value, "stderr": stderr, "sources": sources}
-            )
+            row = {"model": model, "suite": suite, "task": task, "value": value, "stderr": stderr, "sources": sources}
+            rows.append({**row, "note": result.note or ""})
     return rows

@@ -103,8 +103,9 @@ def heat_maps(name: str, merge: Merge) -> list[Figure]:
     order = projection_order([group for _, group, _ in inside])
     many = len({layer for layer, _, _ in inside}) > MANY_LAYERS
     first, second = [*merge.models, "first model", "second model"][:2]
+    share = f"Way from {first} to {second}" if merge.method == "slerp" else f"Share of {second}"
     rows: list[tuple[str, str, str, Callable[[Tensor], float | None]]] = [
-        ("ratio", f"Share of {second} by layer and projection", "the ratio r of each tensor", lambda t: t.ratio),
+        ("ratio", f"{share} by layer and projection", "the ratio r of each tensor", lambda t: t.ratio),
         ("a", "‖C − A‖", f"how far {name} lies from {first}", lambda t: t.norm_c_minus_a),
         ("b", "‖C − B‖", f"how far {name} lies from {second}", lambda t: t.norm_c_minus_b),
         ("cos-a", "cos(C, A)", f"direction against {first}", lambda t: t.cosine_a),

@@ -6,7 +6,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from scripts.report.directions import arrow
 from scripts.report.lineage import anchor
+from scripts.report.numbers import by_luck, fixed, percent
 
 _CONTROL = {code: "\ufffd" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"}
 TEMPLATES = Path(__file__).parent / "templates"
@@ -26,7 +28,16 @@ def template(name: str) -> Template:
     environment.filters.update(
         count=count, decimal=decimal, signed=signed, scientific=scientific, short=short, anchor=anchor
     )
-    environment.filters.update(size=size, duration=duration, words=words, css_anchor=css_anchor)
+    environment.filters.update(
+        size=size,
+        duration=duration,
+        words=words,
+        css_anchor=css_anchor,
+        arrow=arrow,
+        number_of=number_of,
+        share=share,
+        by_luck=by_luck,
+    )
     return environment.get_template(name)
 
 
@@ -45,14 +56,24 @@ def count(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
+def number_of(value: int, one: str, more: str) -> str:
+    """Return a number with its word: 1 value was, 1,234 values were."""
+    return f"{value:,} {one if value == 1 else more}"
+
+
 def decimal(value: float | None, digits: int = 4) -> str:
     """Return a number of fixed digits or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return "–" if value is None else fixed(value, digits).replace("-", "−")
+
+
+def share(value: float | None) -> str:
+    """Return percent of one digit, never 0.0 or 100.0 for what is neither nothing nor all, or a dash."""
+    return "–" if value is None else percent(value)
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """Return a number with its sign (a true minus) or a dash."""
-    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+    """Return a number with its sign (a true minus; none if it rounds to zero) or a dash."""
+    return "–" if value is None else fixed(value, digits, sign=True).replace("-", "−")
 
 
 def scientific(value: float | None) -> str:
@@ -74,8 +95,9 @@ def size(value: float | None) -> str:
     """Return bytes as 512 B, 1.2 MB, 26.0 GB (powers of 1,000)."""
     if value is None:
         return "–"
-    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= factor:
+    # A unit begins where the one below would print 1000: 999,990 bytes are 1.0 MB.
+    for factor, unit, least in ((1e9, "GB", 999.95e6), (1e6, "MB", 999.95e3), (1e3, "kB", 999.5)):
+        if value >= least:
             return f"{value / factor:.1f} {unit}"
     return f"{value:.0f} B"
 

@@ -82,4 +82,6 @@ def z_of_count(correct: int, items: int, chance: float | None, variance: float |
     """
     if chance is None or not 0 < chance < 1:
         return None
-    return (correct - items * chance) / math.sqrt(items * (chance * (1 - chance) if variance is None else variance))
+    spread = items * (chance * (1 - chance) if variance is None else variance)
+    # Without spread every guess scores the same (all labels of an item equal): there is nothing to be better than.
+    return (correct - items * chance) / math.sqrt(spread) if spread > 0 else None

@@ -6,14 +6,18 @@ from typing import Any
 
 from scripts.recipe.report import ReportSpec
 from scripts.report import figures
+from scripts.report.correlations import MIN_MODELS
 from scripts.report.formats import style, template
 from scripts.report.lineage import NODE_HEIGHT, NODE_WIDTH, draw, parents_of
 from scripts.report.measured import Measured
+from scripts.report.notes import Remark, remarks
 from scripts.report.payloads import Episode, Payloads
 
 MAX_TURN_CHARS = 600
 """A sample's turn is cut here: five whole logs of ten sources would fill the page's 5 MB."""
 MAX_TURNS = 6
+_CLEAR = 0.5
+"""Rank correlations further from 0 get a colour."""
 MAX_FILES = 40
 """Files listed of one artifact; a release of three shards has a dozen."""
 
@@ -118,7 +122,11 @@ def _role_play(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         }
         for (task, metric), cells in table.items()
     ]
-    return {"models": models, "blocks": [(task, list(group)) for task, group in groupby(lines, lambda x: x["task"])]}
+    blocks = [
+        (task, list(group), remarks([row for row in rows if row["task"] == task]))
+        for task, group in groupby(lines, lambda x: x["task"])
+    ]
+    return {"models": models, "blocks": blocks}
 
 
 def _matrix(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -126,8 +134,21 @@ def _matrix(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     benchmarks = list(dict.fromkeys(row["benchmark"] for row in rows))
     cells = {(row["measure"], row["benchmark"]): row for row in rows}
     measures = list(dict.fromkeys(row["measure"] for row in rows))
-    lines = [(measure, [cells.get((measure, b)) for b in benchmarks]) for measure in measures]
-    return {"benchmarks": benchmarks, "lines": lines, "models": max((row["models"] for row in rows), default=0)}
+    ways = {row["measure"]: row["direction"] for row in rows}
+    lines = [(m, ways[m], [_cell(cells[(m, b)]) for b in benchmarks]) for m in measures]
+    counts = sorted({row["models"] for row in rows if row["models"] >= MIN_MODELS})
+    return {"benchmarks": benchmarks, "lines": lines, "models": counts, "least": MIN_MODELS}
+
+
+def _cell(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a correlation with its colour, or why there is none."""
+    rho = row["spearman"]
+    if rho is None:
+        missing = "all alike" if row["models"] >= MIN_MODELS else f"n = {row['models']}"
+        return {**row, "missing": missing, "colour": ""}
+    # A measure that only describes agrees with nobody on which model is better.
+    clear = row["direction"] and abs(rho) > _CLEAR
+    return {**row, "missing": "", "colour": ("plus" if rho > 0 else "minus") if clear else ""}
 
 
 def _artifacts(
@@ -182,18 +203,16 @@ def _by_task(rows: Sequence[dict[str, Any]], suites: Mapping[str, Any]) -> list[
     return tables
 
 
-def _blocks(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]], bool]]:
-    """Return (task, metric, a row a model, whether the task's remarks belong here), in the order of the tasks."""
+def _blocks(rows: Sequence[dict[str, Any]]) -> list[tuple[str, str, list[dict[str, Any]], list[Remark]]]:
+    """Return (task, metric, a row a model, remarks), in order; a task's first block has its remarks."""
     blocks: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         blocks.setdefault((row["task"], row["metric"]), []).append(row)
-    remarks = ("upstream_bug", "note", "shots", "prompts_sha256")
     seen: set[str] = set()
     found = []
     for (task, metric), lines in blocks.items():
-        new = task not in seen and (any(lines[0][key] for key in remarks) or lines[0]["bos"] is not None)
+        found.append((task, metric, lines, [] if task in seen else remarks([r for r in rows if r["task"] == task])))
         seen.add(task)
-        found.append((task, metric, lines, new))
     return found
 
 
@@ -217,7 +236,8 @@ def _bits_tables(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ]
         best = [min((v for v in values if v is not None), default=None) for _, values in lines]
         table = [(name, values, least) for (name, values), least in zip(lines, best, strict=True)]
-        tables.append({"suite": suite, "task": task, "models": [row["model"] for row in mine], "lines": table})
+        said = {"models": [row["model"] for row in mine], "remarks": remarks(mine)}
+        tables.append({"suite": suite, "task": task, **said, "lines": table})
     return tables
 
 

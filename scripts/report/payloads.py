@@ -199,6 +199,8 @@ class Merge(Payload):
     """`merge/<model>/merge.json`."""
 
     models: list[str]
+    method: str = "gradient"
+    """`gradient`, `linear` or `slerp`; those of older versions were straight lines between the two."""
     tensors: dict[str, Tensor]
     overflowed: int = 0
     flushed: int = 0

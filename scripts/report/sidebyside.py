@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.digest import ArtifactError
-from scripts.report.compare import compare
-from scripts.report.payloads import Benchmark
+from scripts.report.directions import direction
+from scripts.report.items import Items, compare_items, items_of
+from scripts.report.numbers import by_luck, fixed, p_value, percent
 from scripts.report.sides import Side, pair_models, read_side
 
 Pairs = Sequence[tuple[str, str]]
 LEVEL = 0.05
+_WAYS = {1: "(higher is better)", -1: "(lower is better)", 0: ""}
 
 
 @dataclass
@@ -69,7 +71,9 @@ def mixtures(a: Side, b: Side) -> Table:
         for source in dict.fromkeys([*found[0], *found[1]]):
             rows, shares = ([_get(f, source, key) for f in found] for key in ("rows_train", "share_percent"))
             if rows[0] != rows[1] or shares[0] != shares[1]:
-                table.rows.append([name, source, *map(whole, rows), *(number(s, 1) for s in shares)])
+                table.rows.append(
+                    [name, source, *map(whole, rows), *("-" if s is None else percent(s) for s in shares)]
+                )
     return table
 
 
@@ -121,22 +125,24 @@ def benchmarks(a: Side, b: Side, pairs: Pairs) -> Table:
     """Differences in points, each with a test: on the same items where both have these, else of two shares."""
     table = Table("Benchmarks", ["model", "task", "A", "B", "points", "p", "test"], left=2)
     seconds = {(r["model"], r["suite"], r["task"], r["metric"]): r for r in b.facts["benchmarks"]}
-    marked = 0
+    found: list[float] = []
     for first, second in pairs:
         for one in (row for row in a.facts["benchmarks"] if row["model"] == first):
             two = seconds.get((second, one["suite"], one["task"], one["metric"]))
             if two is None:
                 continue
             p, test = _test(a, b, one, two)
+            found += [] if p is None else [p]
             points = 100 * (two["value"] - one["value"])
-            mark = "*" if p is not None and p < LEVEL else ""
-            marked += bool(mark)
             task = f"{one['suite']}: {one['task']} {one['metric']}"
-            values = [number(one["value"]), number(two["value"]), f"{points:+.2f}"]
-            table.rows.append([_name(first, second), task, *values, f"{number(p)}{mark}", test])
-    if table.rows:
-        luck = round(LEVEL * len(table.rows))
-        table.note = f"* p < {LEVEL}: {marked} of {len(table.rows)}; about {luck} would be so by luck"
+            values = [number(one["value"]), number(two["value"]), fixed(points, 2, sign=True)]
+            marked_p = "-" if p is None else f"{p_value(p)}{'*' if p < LEVEL else ''}"
+            table.rows.append([_name(first, second), task, *values, marked_p, test])
+    if found:
+        marked, luck = sum(p < LEVEL for p in found), by_luck(len(found), LEVEL)
+        table.note = f"* p < {LEVEL}: {marked} of {len(found)} tests; about {luck} would be so by luck"
+    elif table.rows:
+        table.note = "no tests: scores of single items and standard errors are missing"
     return table
 
 
@@ -153,14 +159,14 @@ def bits(a: Side, b: Side, pairs: Pairs) -> Table:
 
 
 def role_play(a: Side, b: Side, pairs: Pairs) -> Table:
-    """Measures of conversations."""
+    """Measures of conversations, each with the way that is better."""
     table = Table("Role-play", ["model", "measure", "A", "B", "B - A"], left=2)
     seconds = {(r["model"], r["suite"], r["task"], r["metric"]): r for r in b.facts.get("role_play", [])}
     for first, second in pairs:
         for one in (row for row in a.facts.get("role_play", []) if row["model"] == first):
             two = seconds.get((second, one["suite"], one["task"], one["metric"]))
             if two is not None and (one["value"] or two["value"]):
-                name = f"{one['task']} {one['metric']}"
+                name = f"{one['task']} {one['metric']} {_WAYS[direction(one['metric'])]}".rstrip()
                 table.rows.append([_name(first, second), name, *_figures(one["value"], two["value"], 3)])
     return table
 
@@ -184,7 +190,7 @@ def speed(a: Side, b: Side, pairs: Pairs) -> Table:
 
 def number(value: float | None, digits: int = 4) -> str:
     """Return a number of fixed digits or a dash."""
-    return "-" if value is None else f"{value:,.{digits}f}"
+    return "-" if value is None else fixed(value, digits, thousands=True)
 
 
 def whole(value: float | None) -> str:
@@ -193,7 +199,7 @@ def whole(value: float | None) -> str:
 
 
 def _figures(one: float | None, two: float | None, digits: int) -> list[str]:
-    difference = "-" if one is None or two is None else f"{two - one:+,.{digits}f}"
+    difference = "-" if one is None or two is None else fixed(two - one, digits, sign=True, thousands=True)
     return [number(one, digits), number(two, digits), difference]
 
 
@@ -231,12 +237,10 @@ def _both(a: Side, b: Side, pairs: Pairs, part: str) -> Iterator[tuple[dict[str,
 
 def _test(a: Side, b: Side, one: dict[str, Any], two: dict[str, Any]) -> tuple[float | None, str]:
     """Return (two-sided p-value, name of the test)."""
-    keys = [f"{row['model']}/{row['suite']}" for row in (one, two)]
-    key, results = (one["task"], one["metric"]), [a.found.benchmarks.get(keys[0]), b.found.benchmarks.get(keys[1])]
-    scores = [side.found.scores.get(k, {}).get(key) for side, k in ((a, keys[0]), (b, keys[1]))]
-    old, new = scores
-    if old and new and len(old) == len(new) and _same_prompts(results, one["task"]):
-        paired = compare(old, new, one["suite"], *key)
+    key = (one["task"], one["metric"])
+    old, new = (_items(side, row).get(key) for side, row in ((a, one), (b, two)))
+    paired = compare_items(old, new, one["suite"], *key) if old and new else None
+    if paired is not None:
         return paired.p_value, paired.test
     errors = [row["stderr"] for row in (one, two)]
     if None in errors or not any(errors):
@@ -245,9 +249,10 @@ def _test(a: Side, b: Side, one: dict[str, Any], two: dict[str, Any]) -> tuple[f
     return math.erfc(abs(z) / math.sqrt(2)), "two samples"
 
 
-def _same_prompts(results: Sequence[Benchmark | None], task: str) -> bool:
-    digests = {result.tasks[task].prompts_sha256 for result in results if result and task in result.tasks}
-    return len(digests) == 1
+def _items(side: Side, row: dict[str, Any]) -> dict[tuple[str, str], Items]:
+    name = f"{row['model']}/{row['suite']}"
+    result = side.found.benchmarks.get(name)
+    return items_of(result, side.found.scores.get(name, {}), result.groups) if result else {}
 
 
 def text_of(a: Side, b: Side, made: Sequence[Table]) -> list[str]:

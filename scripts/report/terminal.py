@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,13 @@ from scripts.artifact.places import artifact_folders
 from scripts.artifact.record import read_record
 from scripts.artifact.verify import Fault, check_tree
 from scripts.recipe.base import STAGES
+from scripts.report.numbers import fixed, percent
 
 MAX_LINES, MAX_COLUMNS = 60, 100
 _NAME = 16
 """Longest name in a column of figures."""
+_TASK = 24
+"""Longest name of a task, unless more is needed to tell two apart."""
 _SHOWN_FAULTS = 10
 
 
@@ -154,8 +158,29 @@ def _name(text: str, width: int = _NAME) -> str:
     return text if len(text) <= width else f"{text[: width - 2]}.."
 
 
+def _shortened(text: str, width: int) -> str:
+    """Cut the middle out: names of one family differ at their ends."""
+    head = width // 3
+    return text if len(text) <= width else f"{text[:head]}..{text[len(text) - width + head + 2 :]}"
+
+
+def _task_names(tasks: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Return a name for each (suite, task): with the suite where two have the task, as short as tells all apart."""
+    unique = list(dict.fromkeys(tasks))
+    times = Counter(task for _, task in unique)
+    full = {(suite, task): f"{suite}: {task}" if times[task] > 1 else task for suite, task in unique}
+    width = _TASK
+    while len({_shortened(name, width) for name in full.values()}) < len(set(full.values())):
+        width += 1
+    return {key: _shortened(name, width) for key, name in full.items()}
+
+
 def _number(value: float | None, digits: int = 4) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None else fixed(value, digits)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else percent(value)
 
 
 def _mixtures(facts: dict[str, Any]) -> Section:
@@ -164,7 +189,7 @@ def _mixtures(facts: dict[str, Any]) -> Section:
         for s in mixture["sources"]:
             name = f"{mixture['mixture']}: {s['source']}"
             figures = [f"{s[key]:,}" for key in ("episodes_in", "rows_train", "rows_validation")]
-            rows.append([_name(name, 40), *figures, _number(s["share_percent"], 1), _number(s["target_percent"], 1)])
+            rows.append([_name(name, 40), *figures, _share(s["share_percent"]), _share(s["target_percent"])])
     missing = sorted({name for mixture in facts["mixtures"] for name in mixture["missing_sources"]})
     return Section("mixture", rows, f"without {', '.join(missing)}" if missing else "")
 
@@ -181,13 +206,19 @@ def _trainings(facts: dict[str, Any]) -> Section:
 
 def _merges(facts: dict[str, Any]) -> Section:
     rows = [["tensors", "layers", "r first", "r last"]]
-    pairs = [f"{m['model']} = (1 - r) {m['models'][0]} + r {m['models'][1]}" for m in facts["merges"]]
+    pairs = [f"{m['model']} = {_formula(m)}" for m in facts["merges"]]
     for merge in facts["merges"]:
         prefix = f"{merge['model']}: " if len(pairs) > 1 else ""
         for p in merge["projections"]:
             ratios = [_number(p["first_ratio"]), _number(p["last_ratio"])]
             rows.append([_name(prefix + p["projection"], 44), str(p["layers"] or "-"), *ratios])
     return Section("merge  " + "; ".join(pairs), rows)
+
+
+def _formula(merge: dict[str, Any]) -> str:
+    first, second = merge["models"][:2]
+    # Scorecards of older versions name no method.
+    return f"slerp({first}, {second}; r)" if merge.get("method") == "slerp" else f"(1 - r) {first} + r {second}"
 
 
 def _across(models: Sequence[str], labels: Sequence[str], used: int) -> list[str]:
@@ -201,13 +232,14 @@ def _across(models: Sequence[str], labels: Sequence[str], used: int) -> list[str
 
 def _benchmarks(facts: dict[str, Any]) -> Section:
     models = list(dict.fromkeys(row["model"] for row in facts["benchmarks"]))
-    table: dict[tuple[str, str], dict[str, Any]] = {}
+    table: dict[tuple[str, str, str], dict[str, Any]] = {}
     for row in facts["benchmarks"]:
-        label = f"{_name(row['task'], 24)} {_name(row['metric'], 12)}"
-        table.setdefault((row["suite"], label), {})[row["model"]] = row
-    shown = _across(models, [label for _, label in table], used=2 + 2 + 6)
+        table.setdefault((row["suite"], row["task"], row["metric"]), {})[row["model"]] = row
+    names = _task_names([(suite, task) for suite, task, _ in table])
+    labels = [f"{names[(suite, task)]} {_name(metric, 12)}" for suite, task, metric in table]
+    shown = _across(models, labels, used=2 + 2 + 6)
     rows = [["task", "chance", *(_name(m) for m in shown)]]
-    for (_, label), cells in table.items():
+    for label, cells in zip(labels, table.values(), strict=True):
         values = [
             _number(cells[m]["value"]) + ("~" if cells[m]["at_chance"] else " ") if m in cells else "- " for m in shown
         ]

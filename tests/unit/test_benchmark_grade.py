@@ -49,8 +49,9 @@ def test_grim_tells_wrong_item_counts_apart() -> None:
     assert consistent_counts(0.3500, 0.0276, 750) == ()  # the real three-objects task
     assert consistent_counts(0.2889, 0.0159, 790) == ()  # TruthfulQA of today
     assert consistent_counts(0.0, 0.0, 50) == (0,) and consistent_counts(1.0, 0.0, 50) == (50,)
-    with pytest.raises(ValueError, match="at least 2"):
-        consistent_counts(0.5, 0.5, 1)
+    assert consistent_counts(1.0, 0.0, 1) == ()  # a single item has no standard error
+    assert consistent_counts(1.0, None, 1) == (1,) and consistent_counts(0.35, None, 300) == (105,)
+    assert consistent_counts(0.3507, None, 300) == ()
 
 
 def test_grim_command_fails_on_a_wrong_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +59,15 @@ def test_grim_command_fails_on_a_wrong_figure(tmp_path: Path, capsys: pytest.Cap
     content = yaml.safe_load((PUBLISHED / "pygmalion-2-7b.yaml").read_text())
     content["tables"]["bigbench"]["tasks"]["bigbench_snarks"]["metrics"]["multiple_choice_grade"]["value"] = 0.4700
     path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert main([str(path)]) == 1
+    assert "41 values tested, 1 inconsistent" in capsys.readouterr().out
+    row = content["tables"]["bigbench"]["tasks"]["bigbench_snarks"]
+    row["metrics"]["multiple_choice_grade"] = {"value": 0.4696, "correct": 85}  # printed without an error
+    path.write_text(yaml.safe_dump(content))
+    assert main([str(path)]) == 0
+    row["items"] = 1
+    row["metrics"]["multiple_choice_grade"] = {"value": 1.0, "stderr": 0.0, "correct": 1}
     path.write_text(yaml.safe_dump(content))
     assert main([str(path)]) == 1
     assert "41 values tested, 1 inconsistent" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """The report stage: figures, page, escaping, determinism, and clear errors for damaged payloads."""
 
 import hashlib
+import html
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from scripts.report.build import build
 from scripts.report.facts import projection_order, split_tensor
 from scripts.report.formats import style
 from scripts.report.lineage import NODE_WIDTH, draw, parents_of
+from scripts.report.terminal import _merges
 from tests.unit.report_fixtures import (
     PARTS,
     SOURCES,
@@ -333,6 +335,18 @@ def test_long_runs_are_thinned_and_say_so(tmp_path: Path) -> None:
     text, _ = made(tmp_path, {"train/tales-model": train("tales-model", "base", steps=3000)})
     assert "each training point is the mean of 5 steps" in text
     assert len(text) < 300_000
+
+
+def test_a_merge_is_described_by_its_method(tmp_path: Path) -> None:
+    content = json.loads(merge("tales-model", "letters-model")["merge.json"]) | {"overflowed": 1, "flushed": 2}
+    for method, said in (("linear", "(1 − r) · first + r · second"), ("slerp", "slerp(first, second; r)")):
+        tree = {"merge/blend": {"merge.json": json.dumps({**content, "method": method})}}
+        text, facts = made(tmp_path / method, tree)
+        assert said in text and facts["merges"][0]["method"] == method
+        assert ("straight line" in text) == ("Way from tales-model to letters-model" in text) == (method == "slerp")
+        line = _merges(facts).title
+        assert (line == "merge  blend = slerp(tales-model, letters-model; r)") == (method == "slerp")
+    assert "1 value was too large for the output's number format (overflow), 2 were so small" in html.unescape(text)
 
 
 def test_tensor_names_fall_into_layers_and_projections() -> None:

@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from scripts.artifact.digest import ArtifactError
-from scripts.report.sidebyside import Table, main, tables
+from scripts.report.payloads import Payloads
+from scripts.report.sidebyside import Table, benchmarks, main, tables
 from scripts.report.sides import Side, pair_models, read_side
 from scripts.report.volatile import write
 from tests.unit.report_fixtures import Tree, make_results, train, whole_spec, whole_tree
+from tests.unit.test_report_benchmarks import grouped
 
 
 def with_scores(tree: Tree, better: int) -> Tree:
@@ -75,6 +77,32 @@ def test_differences_carry_the_test_of_the_same_items(sides: tuple[Path, Path]) 
         side.found.scores.clear()
     table = next(t for t in tables(a, b, pair_models(a, b)) if t.title == "Benchmarks")
     assert table.rows[0][-1] == "two samples" and 0.01 < float(table.rows[0][-2].rstrip("*")) < 0.05
+
+
+def test_groups_are_tested_on_the_same_items_too() -> None:
+    made = []
+    for large, small in ((50, 5), (60, 9)):
+        key, result, scores = grouped("m", large, small)
+        row = {"model": "m", "suite": "s", "task": "both", "metric": "acc_weighted", "value": (large + small) / 110}
+        rows = [{**row, "stderr": 0.05}, {**row, "metric": "acc", "value": (large + 10 * small) / 200, "stderr": 0.05}]
+        facts = {"benchmarks": rows, "artifacts": []}
+        made.append(Side(Path("r"), facts, Payloads(benchmarks={key: result}, scores={key: scores})))
+    weighted, plain = benchmarks(made[0], made[1], [("m", "m")]).rows
+    assert weighted[4:] == ["+12.73", "0.0001*", "McNemar"]
+    assert plain[4] == "+25.00" and plain[-1] == "sign flip"
+
+
+def test_only_rows_with_a_test_are_counted_and_no_p_value_reads_as_zero() -> None:
+    def card(*values: tuple[float, float | None]) -> Side:
+        row = {"model": "m", "suite": "s", "metric": "acc"}
+        rows = [{**row, "task": f"t{i}", "value": v, "stderr": e} for i, (v, e) in enumerate(values)]
+        return Side(Path("r"), {"benchmarks": rows, "artifacts": []})
+
+    pairs = [("m", "m")]
+    table = benchmarks(card((0.5, 0.01), (0.5, None)), card((0.9, 0.01), (0.49999, None)), pairs)
+    assert [row[4:6] for row in table.rows] == [["+40.00", "<0.0001*"], ["0.00", "-"]]
+    assert table.note == "* p < 0.05: 1 of 1 tests; about 0.1 would be so by luck"
+    assert benchmarks(card((0.5, None)), card((0.5, None)), pairs).note.startswith("no tests")
 
 
 def test_a_run_equals_itself(sides: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripts.benchmark.replies import Dialogue, Reply, measure
 from scripts.recipe.ranks import kendall, ranks, spearman
 from scripts.report.correlations import rank_correlations
-from scripts.report.payloads import Benchmark
+from scripts.report.directions import arrow, direction
+from scripts.report.page import _cell, _matrix
+from scripts.report.payloads import Benchmark, Group, Metric
 from tests.unit.report_fixtures import whole_spec, whole_tree
 from tests.unit.test_report import made
 
@@ -32,9 +35,53 @@ def test_pairs_of_benchmarks_and_measures() -> None:
     first, second = rank_correlations(found)
     assert (first["benchmark"], first["measure"]) == ("choices: quiz, acc", "kept: bits, bits_per_byte")
     assert first["models"] == 3
-    assert first["spearman"] == pytest.approx(-0.5) and first["kendall"] == pytest.approx(-1 / 3)
+    # Bits per byte fall as accuracy rises: turned, so that both prefer the same models.
+    assert first["spearman"] == pytest.approx(0.5) and first["kendall"] == pytest.approx(1 / 3)
+    assert (first["direction"], second["direction"]) == (-1, 0)
     assert second["spearman"] is None and second["kendall"] is None  # all replies are equally long
     assert rank_correlations({k: v for k, v in found.items() if not k.startswith("a")}) == []  # two models say nothing
+
+
+def test_a_group_is_one_benchmark() -> None:
+    found: dict[str, Benchmark] = {}
+    for i, model in enumerate("abc"):
+        quiz, kept = figures(model, 0.2 + i, 3.0 - i, 5.0)
+        members = {f"mmlu_{part}": quiz.tasks["quiz"] for part in ("law", "virology")}
+        group = Group(tasks=list(members), items=18, metrics={"acc": Metric(value=0.9 - i)})
+        more = {"tasks": {**quiz.tasks, **members}, "groups": {"mmlu": group}}
+        found |= {f"{model}/choices": quiz.model_copy(update=more), f"{model}/kept": kept}
+    rows = [row for row in rank_correlations(found) if row["measure"] == "kept: bits, bits_per_byte"]
+    expected = {"choices: quiz, acc": 1.0, "choices: mmlu, acc": -1.0}
+    assert {row["benchmark"]: row["spearman"] for row in rows} == pytest.approx(expected)
+
+
+def test_cells_say_why_they_are_empty_and_describing_measures_get_no_colour() -> None:
+    row = {"benchmark": "b", "measure": "m", "models": 3, "direction": -1, "spearman": 0.9, "kendall": 0.8}
+    rows = [
+        row,
+        {**row, "benchmark": "c", "models": 2, "spearman": None, "kendall": None},
+        {**row, "benchmark": "d", "spearman": None, "kendall": None},
+        {**row, "benchmark": "e", "models": 4, "spearman": -0.9},
+    ]
+    found = _matrix(rows)
+    ((_, way, cells),) = found["lines"]
+    assert (way, found["models"]) == (-1, [3, 4])
+    assert [(c["missing"], c["colour"]) for c in cells] == [
+        ("", "plus"),
+        ("n = 2", ""),
+        ("all alike", ""),
+        ("", "minus"),
+    ]
+    assert _cell({**row, "direction": 0})["colour"] == ""
+
+
+def test_every_measure_of_replies_has_its_way() -> None:
+    found = measure([Dialogue("", (Reply("a b", "eos"), Reply("a", "eos")))])
+    ways = {metric: direction(metric) for metric in found}
+    assert {metric for metric, way in ways.items() if way > 0} == {"distinct_1", "distinct_2", "distinct_3"}
+    assert {metric for metric, way in ways.items() if way == 0} == {"words/turn_1", "words/turn_2"}
+    assert [direction(m) for m in ("bits_per_byte/tales", "refusal_margin", "acc", "acc_weighted")] == [-1, -1, 1, 1]
+    assert [arrow(m) for m in ("extracted", "mc2", "words/turn_1", "loglikelihood")] == ["↓", "↑", "", ""]
 
 
 def test_ties_share_their_rank() -> None:

@@ -56,4 +56,5 @@ def test_nothing_is_claimed_without_an_error_or_a_chance() -> None:
     assert judge(0.5, 10, 0.0, 0.5, False).low is None
     assert judge(0.5, 10, None, None, True).z is None
     assert judge(1.0, 10, None, 1.0, True).z is None
+    assert judge(0.5, 10, 0.1, 0.5, True, 0.0).z is None  # guesses that can't differ
     assert math.isclose(judge(0.6, 10, None, 0.5, True).z or 0, (6 - 5) / math.sqrt(2.5))

@@ -13,7 +13,7 @@ from scripts.artifact.lock import entries_of, format_lock
 from scripts.recipe.report import ReportSpec
 from scripts.report.facts import scorecard
 from scripts.report.payloads import read_payloads
-from scripts.report.terminal import MAX_COLUMNS, MAX_LINES, main
+from scripts.report.terminal import MAX_COLUMNS, MAX_LINES, _task_names, main
 from tests.unit.report_fixtures import Tree, clean, finish, make_job, mix, whole_spec, whole_tree
 
 
@@ -134,6 +134,26 @@ def test_large_recipe_still_fits_one_screen(tmp_path: Path, capsys: pytest.Captu
     assert "more models in the report" in out
     assert "seconds" in out
     assert len(out.splitlines()) > MAX_LINES - 5
+
+
+def test_tasks_of_like_names_keep_a_row_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tree = {name: files for name, files in whole_tree().items() if name.startswith("benchmark/base")}
+    result = json.loads(tree["benchmark/base/choices"]["results.json"])
+    task = result["tasks"]["next-line"]
+    numbers = ("five", "seven", "three")
+    result["tasks"] = {f"bigbench_tracking_shuffled_objects_{n}_objects": task for n in numbers} | {"arc": task}
+    tree["benchmark/base/choices"] = {"results.json": json.dumps(result)}
+    other = {**result, "suite": "zero-shot", "tasks": {"arc": task}}
+    tree["benchmark/base/zero-shot"] = {"results.json": json.dumps(other)}
+    lines = [" ".join(line.split()) for line in shown(capsys, results_of(tmp_path, tree))[1].splitlines()]
+    names = ("bigbench..s_five_objects", "bigbench.._seven_objects", "bigbench.._three_objects")
+    for name in (*names, "choices: arc", "zero-shot: arc"):
+        assert sum(line.startswith(f"{name} acc") for line in lines) == 1, name
+
+
+def test_names_grow_until_they_differ() -> None:
+    names = _task_names([("s", f"a_very_long_beginning_{middle}_and_a_very_long_end") for middle in ("one", "two")])
+    assert len(set(names.values())) == 2 and all(len(name) > 24 for name in names.values())
 
 
 def test_recipe_with_nothing_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
