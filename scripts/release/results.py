@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.artifact.stage import StageError
-from scripts.recipe.chance import at_chance
 from scripts.recipe.exports import Row
+from scripts.recipe.judge import judge
 from scripts.recipe.release import ReleaseSpec
 
 
@@ -79,7 +79,7 @@ def _figures(facts: Mapping[str, Any], metric: str, score: Mapping[str, Any]) ->
         "stderr": stderr,
         "chance": chance,
         "items": None if "/" in metric else facts["items"],
-        "at_chance": at_chance(value, facts["items"], stderr, chance, counts=counts, variance=variance),
+        "at_chance": judge(value, facts["items"], stderr, chance, counts, variance).at_chance,
     }
 
 

@@ -4,13 +4,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from scripts.recipe.judge import Z95, judge, z_of_count
 from scripts.recipe.published import Figure, PublishedTable, PublishedTask, consistent_counts
 from scripts.recipe.report import ReportSpec
 from scripts.report.compare import Compared
 from scripts.report.correlations import ROLE_PLAY
 from scripts.report.directions import direction
 from scripts.report.items import compare_items, items_of
-from scripts.report.judge import Z95, judge, z_of_count
 from scripts.report.notes import joined_notes
 from scripts.report.payloads import Benchmark, Group, Metric, Payloads, TaskResult
 

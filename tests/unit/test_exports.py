@@ -1,22 +1,18 @@
 """Benchmark results as others read them: figures, counts and remarks in tables, in cards, through the hub's library."""
 
 import json
-import math
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import yaml
 
-from scripts.recipe.chance import at_chance
 from scripts.recipe.exports import eval_results, markdown, model_index
 from scripts.recipe.footnotes import AT_CHANCE
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe
 from scripts.release.card import card
 from scripts.release.results import benchmark_rows
-from scripts.report.judge import judge
 from tests.conftest import ROOT
 from tests.unit.test_release import spec_of
 
@@ -161,11 +157,3 @@ def test_a_release_says_what_its_figures_rest_on(tmp_path: Path) -> None:
     }
     assert "N = 40" in names["bits_per_byte"] and "N = 40" in names["loops"]
     assert "N =" not in names["bits_per_byte/small"] and "N =" not in names["words/turn_2"]
-
-
-def test_a_release_and_the_report_call_the_same_figures_guessed() -> None:
-    shares, counts, variances = (0.0, 0.2, 0.25, 0.31, 0.45, 1.0), (1, 7, 40, 2000), (None, 0.15)
-    for share, items, chance, binary, variance in product(shares, counts, (None, 0.25, 0.5), (True, False), variances):
-        for value, stderr in product((share, round(share * items) / items), (None, 0.0, math.sqrt(0.2 / items))):
-            ours = at_chance(value, items, stderr, chance, counts=binary, variance=variance)
-            assert ours == judge(value, items, stderr, chance, binary, variance).at_chance

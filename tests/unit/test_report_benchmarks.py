@@ -14,13 +14,13 @@ import yaml
 
 from scripts.artifact.stage import StageError
 from scripts.recipe.base import keyed_hash
+from scripts.recipe.judge import z_of_count
 from scripts.recipe.published import Published
 from scripts.recipe.report import ReportSpec, SuiteFacts, TaskSource
 from scripts.report.benchmarks import benchmark_pairs, benchmark_rows
 from scripts.report.build import build
 from scripts.report.compare import compare, mcnemar, sign_flip
 from scripts.report.export import main
-from scripts.report.judge import z_of_count
 from scripts.report.payloads import Benchmark, Payloads, Scores
 from tests.unit.report_fixtures import finish, make_job, whole_spec
 

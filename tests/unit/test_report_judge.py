@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.report.judge import judge, whole_count, wilson
+from scripts.recipe.judge import judge, whole_count, wilson
 
 
 def test_wilson_interval_of_known_cases() -> None:
