@@ -14,7 +14,7 @@ from scripts.report.benchmarks import (
     benchmark_rows,
 )
 from scripts.report.correlations import rank_correlations, role_play_rows
-from scripts.report.payloads import Merge, Mix, Pack, Payloads, TaskResult, Training
+from scripts.report.payloads import Merge, Metric, Mix, Pack, Payloads, TaskResult, Training
 
 FORMAT = 1
 OTHER = "other tensors"
@@ -212,15 +212,19 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
+def _interval(metric: Metric | None) -> list[float] | None:
+    return None if metric is None or metric.low is None or metric.high is None else [metric.low, metric.high]
+
+
 def _bits(model: str, suite: str, tasks: dict[str, TaskResult]) -> list[dict[str, Any]]:
     rows = []
     for task, result in tasks.items():
         if result.format == BITS:
-            sources = {
-                n.removeprefix(f"{BITS}/"): m.value for n, m in result.metrics.items() if n.startswith(f"{BITS}/")
-            }
             whole = result.metrics.get(BITS)
-            value, stderr = (whole.value, whole.stderr) if whole else (None, None)
-            row = {"model": model, "suite": suite, "task": task, "value": value, "stderr": stderr, "sources": sources}
+            by_source = {n.removeprefix(f"{BITS}/"): m for n, m in result.metrics.items() if n.startswith(f"{BITS}/")}
+            row: dict[str, Any] = {"model": model, "suite": suite, "task": task}
+            row |= {"value": whole.value, "stderr": whole.stderr} if whole else {"value": None, "stderr": None}
+            row |= {"interval": _interval(whole), "sources": {name: m.value for name, m in by_source.items()}}
+            row["intervals"] = {name: _interval(m) for name, m in by_source.items()}
             rows.append({**row, "note": result.note or ""})
     return rows

@@ -231,10 +231,10 @@ def _bits_tables(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         mine = [row for row in rows if (row["suite"], row["task"]) == (suite, task)]
         sources = list(dict.fromkeys(source for row in mine for source in row["sources"]))
         lines = [
-            ("all sources", [row["value"] for row in mine]),
-            *((s, [row["sources"].get(s) for row in mine]) for s in sources),
+            ("all sources", [(row["value"], row["interval"]) for row in mine]),
+            *((s, [(row["sources"].get(s), row["intervals"].get(s)) for row in mine]) for s in sources),
         ]
-        best = [min((v for v in values if v is not None), default=None) for _, values in lines]
+        best = [min((v for v, _ in values if v is not None), default=None) for _, values in lines]
         table = [(name, values, least) for (name, values), least in zip(lines, best, strict=True)]
         said = {"models": [row["model"] for row in mine], "remarks": remarks(mine)}
         tables.append({"suite": suite, "task": task, **said, "lines": table})

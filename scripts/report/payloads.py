@@ -212,6 +212,9 @@ class Metric(Payload):
     value: Real
     stderr: Real | None = None
     chance: Real | None = None
+    low: Real | None = None
+    high: Real | None = None
+    """Ends of the 95 % interval, where the benchmark gives one (bits per byte)."""
 
 
 class TaskResult(Payload):
