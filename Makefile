@@ -105,8 +105,9 @@ slurm-test: install  ## run the recipes and the failure matrix on a private Slur
 slurm-down: install  ## stop the private Slurm, name what is left of it
 	@$(BIN)/python -m tests.slurm.cluster down
 
-bench-gpu: install  ## training speed at 7B shape on one GPU, beside HF Trainer; writes results/bench-gpu.json
+bench-gpu: install  ## 7B shape on one GPU: training beside HF Trainer (results/bench-gpu.json), benchmarks beside HFLM
 	$(BIN)/python -m tests.bench.bench_gpu
+	$(BIN)/python -m tests.bench.bench_scorer gpu
 
 clean-results:  ## remove all results (read-only files, so by hand)
 	rm -rf results .snakemake

@@ -23,7 +23,9 @@ from scripts.release.datacard import data_card
 from scripts.release.gguf_file import write_gguf
 from scripts.release.results import benchmark_rows, losses
 
-NEEDED = ("config.json", "generation_config.json", "tokenizer.model", "tokenizer_config.json")
+NEEDED = ("config.json", "generation_config.json", "tokenizer_config.json")
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+"""One is enough: models since Llama 3 have no sentencepiece model. GGUF is written from that alone."""
 
 LICENCE_FILES = r"(licen[cs]e|notice|use_policy)[^/]*"
 
@@ -65,10 +67,17 @@ def take_model(job: Job[ReleaseSpec], name: str, source: Path) -> None:
     """Link or copy the model's files, with the digests that its own artifact gives them; complete the tokenizer."""
     sums = read_sums(source)
     missing = [file for file in NEEDED if file not in sums]
-    if missing or not any(file.endswith(".safetensors") for file in sums):
+    missing += [" or ".join(TOKENIZERS)] * sums.keys().isdisjoint(TOKENIZERS)
+    missing += ["*.safetensors"] * (not any(file.endswith(".safetensors") for file in sums))
+    if missing:
         raise StageError(
-            f"{name}: a release needs {', '.join([*NEEDED, '*.safetensors'])}; missing: "
-            f"{', '.join(missing) or '*.safetensors'}; add them to the model's download"
+            f"{name}: a release needs {', '.join(NEEDED)}, {' or '.join(TOKENIZERS)}, and *.safetensors; missing: "
+            f"{', '.join(missing)}; add them to the model's download"
+        )
+    if job.spec.settings.gguf and "tokenizer.model" not in sums:
+        raise StageError(
+            f"{name}: GGUF is written from tokenizer.model, and this model has tokenizer.json only; set "
+            "`release: {gguf: []}` to release it without GGUF"
         )
     for file, digest in sums.items():
         # A merge's own card, of which the release's says the same and more; checkpoints are no part of the model.

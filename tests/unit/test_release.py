@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.artifact.stage import Job
+from scripts.artifact.stage import Job, StageError
 from scripts.mix.render import render
 from scripts.recipe.card import percent
 from scripts.recipe.fetch import Fetch
@@ -18,7 +18,7 @@ from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
 from scripts.recipe.prompt_format import FORMATS, FormatName
 from scripts.recipe.release import ReleaseSettings, ReleaseSpec
-from scripts.release.build import take_licences
+from scripts.release.build import take_licences, take_model
 from scripts.release.card import QUIRKS, _made_from, card, front_matter
 from scripts.release.chart import loss_chart
 from scripts.release.datacard import data_card, source_table
@@ -297,3 +297,33 @@ def test_a_share_of_something_is_not_nothing(tmp_path: Path) -> None:
     assert "| little | 1 | 0 | 4 | <0.1 |  |" in text and "| much | 1 | 0 | 9,996 | 100.0 | 99 |" in text
     assert [percent(part, 100) for part in (0, 0.04, 0.05, 0.25)] == ["0.0", "<0.1", "0.1", "0.2"]
     assert percent(0, 0) == "0.0"
+
+
+@pytest.mark.parametrize(
+    ("left_out", "gguf", "said"),
+    [
+        ("tokenizer.model", [], None),
+        ("tokenizer.model", ["f16"], "GGUF is written from tokenizer.model.*release: {gguf: \\[\\]}"),
+        ("tokenizer.model tokenizer.json", [], "missing: tokenizer.model or tokenizer.json; add"),
+        ("config.json model.safetensors", ["f16"], r"missing: config.json, \*.safetensors; add"),
+    ],
+)
+def test_one_kind_of_tokenizer_is_enough_but_for_gguf(
+    tmp_path: Path, left_out: str, gguf: list[str], said: str | None
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    for name in ("config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.model", "tokenizer.json",
+                 "model.safetensors"):  # fmt: skip
+        if name not in left_out.split():
+            (model / name).write_text("{}")
+    finish(model, "train/tuned")
+    (tmp_path / "out").mkdir()
+    spec = spec_of("config/pygmalion-2-13b.yaml", "pygmalion-2-13b", release={"gguf": gguf})
+    job = Job(spec, {"train/tuned": model}, tmp_path / "out", tmp_path / "work", threads=1)
+    if said is None:
+        take_model(job, "train/tuned", model)
+        assert (job.out / "tokenizer.json").is_file() and not (job.out / "tokenizer.model").exists()
+        return
+    with pytest.raises(StageError, match=said):
+        take_model(job, "train/tuned", model)
