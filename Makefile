@@ -12,7 +12,7 @@ PROFILE ?=
 # Jobs of `make audit`; SEED repeats an earlier draw.
 N ?= 3
 SEED ?=
-SNAKEMAKE := $(BIN)/snakemake $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --configfile $(RECIPE))
+SNAKEMAKE := $(BIN)/snakemake --show-failed-logs $(if $(PROFILE),--profile $(PROFILE),--cores $(CORES) --configfile $(RECIPE))
 export PYTHONPATH := $(CURDIR)
 # A wheel of another Python's packages must not leak in.
 export PYTHONNOUSERSITE := 1

@@ -41,7 +41,7 @@ def main() -> int:
         for name, size in files.items():
             print(f"  {size:>15,}  {name}")
     if not args.upload:
-        print("nothing was uploaded; to upload: snakemake publish --config publish=yes")
+        print("nothing was uploaded; to upload, the same command with `--config publish=yes` at its end")
         return 0
     return _upload(folders, args.owner, args.private)
 
