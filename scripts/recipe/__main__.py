@@ -1,4 +1,4 @@
-"""`python -m scripts.recipe check|docs|locks|pin|import-axolotl`: recipes without running anything."""
+"""`python -m scripts.recipe check|name|docs|locks|pin|import-axolotl`: recipes without running anything."""
 
 import argparse
 import sys
@@ -10,17 +10,20 @@ from scripts.recipe.axolotl import as_notes, as_yaml, import_axolotl
 from scripts.recipe.docs import PATH, document
 from scripts.recipe.envs import compile_locks
 from scripts.recipe.graph import Graph
-from scripts.recipe.load import load_recipe
+from scripts.recipe.load import load_recipe, recipe_name
 from scripts.recipe.problems import RecipeError
 
 
 def main() -> int:
     """Run one command; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.recipe")
-    commands = parser.add_subparsers(required=True, metavar="check|docs|locks|pin|import-axolotl")
+    commands = parser.add_subparsers(required=True, metavar="check|name|docs|locks|pin|import-axolotl")
     check = commands.add_parser("check", help="print OK or every problem of recipe files")
     check.add_argument("files", nargs="+", type=Path)
     check.set_defaults(run=lambda args: max(map(_check, args.files)))
+    name = commands.add_parser("name", help="print a recipe's name, which its folder below results/ has too")
+    name.add_argument("files", nargs="+", type=Path)
+    name.set_defaults(run=_name)
     docs = commands.add_parser("docs", help=f"write {PATH} from the typed models")
     docs.set_defaults(run=_docs)
     locks = commands.add_parser("locks", help="resolve envs/*.in again and write every lock and conda environment")
@@ -55,6 +58,15 @@ def _check(path: Path) -> int:
             print(f"{path}: data set {name} refuses to download until it is pinned: {data.fetch.unconfirmed}")
     for name in graph.loaded.missing_sources:
         print(f"{path}: goes on without the private source {name}")
+    return 0
+
+
+def _name(args: argparse.Namespace) -> int:
+    try:
+        print(recipe_name(args.files, ROOT))
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from scripts.recipe.base import STAGES
+from scripts.recipe.base import STAGES, Name
 from scripts.recipe.benchmark import MIX_FORMATS, DataSet, Task
 from scripts.recipe.checkpoints import parts
 from scripts.recipe.fetch import Fetch
@@ -78,6 +78,21 @@ def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] 
     return loaded
 
 
+def recipe_name(paths: Sequence[Path], root: Path) -> str:
+    """Return the name of a recipe, and so of its folder below `results/`, even where the rest of it has problems.
+
+    Raises:
+        RecipeError: unreadable, or without a sound name.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = overlay(merged, _read(path)[0])
+    try:
+        return TypeAdapter(Name).validate_python(merged.get("name"), strict=True)
+    except ValidationError:
+        return load_recipe(paths, root).recipe.name
+
+
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return `below` with the keys of `above` laid over it, tables merged key by key."""
     result = copy.deepcopy(dict(below))
@@ -90,6 +105,8 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
+    if not path.exists():
+        raise RecipeError([f"no recipe {path}{nearest(path.stem, (p.stem for p in path.parent.glob('*.yaml')))}"])
     try:
         data, places = load_yaml(path)
     except YamlError as error:

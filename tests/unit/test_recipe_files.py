@@ -1,6 +1,7 @@
 """The recipes and profiles in the repository, the generated README, and the commands of `scripts.recipe`."""
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -144,7 +145,38 @@ def test_check_says_ok_or_every_problem(
     assert 'did you mean "num_epochs"?' in shown
     assert "warmup_steps: found -1" in shown
     assert run(monkeypatch, "check", str(tmp_path / "absent.yaml")) == 1
-    assert "cannot be read" in capsys.readouterr().out
+    assert f"no recipe {tmp_path / 'absent.yaml'}" in capsys.readouterr().out
+
+
+def test_name_is_the_recipes_own_not_its_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("name: innkeeper\nseed: what\n")
+    (tmp_path / "over.yaml").write_text("seed: 1\n")
+    (tmp_path / "bad.yaml").write_text("name: my recipe!\n")
+    assert run(monkeypatch, "name", str(tmp_path / "mine.yaml"), str(tmp_path / "over.yaml")) == 0
+    assert capsys.readouterr().out == "innkeeper\n"
+    assert run(monkeypatch, "name", str(tmp_path / "bad.yaml")) == 1
+    assert "bad.yaml:1: name: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("goal", ["verify", "lock", "audit"])
+def test_make_looks_where_the_recipes_name_says(goal: str, tmp_path: Path) -> None:
+    def printed(recipe: str) -> str:
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        command = ["make", "-s", "-f", str(ROOT / "Makefile"), f"BIN={Path(sys.executable).parent}", goal]
+        command += ["-o", "install", f"RECIPE={recipe}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, f"CURDIR={ROOT}"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        return done.stderr
+
+    (tmp_path / "mine.yaml").write_text("name: innkeeper\n")
+    assert "results/innkeeper" in printed("mine.yaml")
+    assert "results/demo" in printed("config/demo.yaml")
+    assert printed("nope.yaml").startswith("no recipe nope.yaml\n")
 
 
 def test_pin_prints_what_a_recipe_takes(
