@@ -36,7 +36,8 @@ A second file after `--configfile` is laid over the first, key by key: a place t
 
 `sources/` holds one file for each data source, `suites/` one for each benchmark suite, `datasets/` one for
 each benchmark data set, `presets/` the defaults that `train.preset` names, `published/` figures to compare with. A
-source, suite or data set may also stand in the recipe itself.
+source, suite or data set may also stand in the recipe itself. If it has the name of one of these files, single keys are
+laid over the file; with all needed keys it takes the file's place.
 """
 
 

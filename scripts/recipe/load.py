@@ -118,18 +118,31 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
 
 
 def _apply_files(data: dict[str, Any], root: Path, places: dict[KeyPath, Place]) -> None:
-    """Lay the recipe's own entries over the files of the same name: a private source needs only `fetch`."""
-    for table in ("sources", "suites", "datasets"):
+    """Lay the recipe's own entries over the files of the same name: a private source needs only `fetch`.
+
+    One that is whole by itself takes the file's place: whoever writes all of it means his own thing, and the file's
+    purpose, filters or known problems would slip into it unseen.
+    """
+    for table, model in (("sources", Source), ("suites", Suite), ("datasets", DataSet)):
+        needed = {key for key, field in model.model_fields.items() if field.is_required()}
         entries = data.get(table)
         if not isinstance(entries, dict):
             continue
         files = {p.stem: p for p in (root / "config" / table).glob("*.yaml")}
         for name, own in entries.items():
-            if isinstance(own, dict) and name in files:
+            if isinstance(own, dict) and name in files and not needed <= own.keys():
                 below, below_places = _read(files[name])
+                if _other_adapter(own, below):
+                    del below["read"]
                 entries[name] = overlay(below, own)
                 for key_path, place in below_places.items():
                     places.setdefault((table, name, *key_path), place)
+
+
+def _other_adapter(own: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    """Whether both name an adapter, and not the same: the settings of one mean nothing to the other."""
+    chosen = [entry["read"].get("adapter") for entry in (own, below) if isinstance(entry.get("read"), dict)]
+    return len(chosen) == 2 and chosen[0] is not None and chosen[0] != chosen[1]
 
 
 def _apply_presets(data: dict[str, Any], root: Path, path: Path, places: dict[KeyPath, Place]) -> None:

@@ -46,14 +46,15 @@ def from_validation(
     for item in error.errors():
         written = [part for part in item["loc"] if part != "[key]"]
         location: KeyPath = tuple(p for i, p in enumerate(written) if not (p in _BRANCHES and written[i - 1] == "read"))
-        messages.append(problem(path, places, prefix + location, _explain(item, model, location)))
+        branch = next((str(p) for i, p in enumerate(written) if p in _BRANCHES and written[i - 1] == "read"), "")
+        messages.append(problem(path, places, prefix + location, _explain(item, model, location, branch)))
     return messages
 
 
-def _explain(item: Any, model: type[BaseModel], location: KeyPath) -> str:
+def _explain(item: Any, model: type[BaseModel], location: KeyPath, branch: str) -> str:
     kind, found = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        allowed = sorted(fields_at(model, location[:-1]))
+        allowed = sorted(fields_at(model, location[:-1], branch))
         hint = nearest(str(location[-1]), allowed)
         return f"unknown key; allowed: {', '.join(allowed)}{hint}" if allowed else "unknown key"
     if kind == "missing":
@@ -69,17 +70,26 @@ def _explain(item: Any, model: type[BaseModel], location: KeyPath) -> str:
     return f"found {shown_found}; {item['msg'][:1].lower()}{item['msg'][1:]}"
 
 
-def fields_at(model: type[BaseModel], location: KeyPath) -> dict[str, FieldInfo]:
-    """Return the fields allowed at a key path, following tables, lists and optional sections."""
+def fields_at(model: type[BaseModel], location: KeyPath, branch: str = "") -> dict[str, FieldInfo]:
+    """Return the fields allowed at a key path, following tables, lists and optional sections.
+
+    Of the adapters only `branch`, where it names one.
+    """
     current: list[type[BaseModel]] = [model]
     for part in location:
         following: list[type[BaseModel]] = []
         for candidate in current:
             field = candidate.model_fields.get(str(part))
             following += models_in(field.annotation) if field is not None else []
+        following = [found for found in following if not branch or _adapter(found) in ("", branch)]
         # The name of a table's entry (models.<name>) or a list index is no field: stay at the same models.
         current = following or current
     return {name: field for candidate in current for name, field in candidate.model_fields.items()}
+
+
+def _adapter(model: type[BaseModel]) -> str:
+    field = model.model_fields.get("adapter")
+    return str(get_args(field.annotation)[0]) if field is not None else ""
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -165,6 +165,11 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         "adapter: pippa, chunk_word: 2",
         ["recipe.yaml:3: sources.tea.read.chunk_word: unknown key"],
     ),
+    "setting of another adapter": (
+        "adapter: pippa",
+        "adapter: sharegpt, submitted_before: 2",
+        ["recipe.yaml:3: sources.tea.read.submitted_before: unknown key; allowed: adapter"],
+    ),
     "duplicate key": (
         "name: garden",
         "name: garden\nname: park",

@@ -87,6 +87,29 @@ def test_a_private_source_needs_only_its_place(root: Path) -> None:
     assert loaded.sources["diary"].read.adapter == "forum"
 
 
+def test_a_whole_source_takes_the_place_of_the_file_of_its_name(root: Path) -> None:
+    mine = f"""
+  diary: {{title: Mine, license: MIT, redistributable: true, read: {{adapter: sharegpt}},
+          fetch: {{folder: config, files: {{a.json: {{sha256: {SHA}}}}}}}}}
+"""
+    (root / "recipe.yaml").write_text(
+        RECIPE.replace("orca: {}", "diary: {}").replace("sources:\n", f"sources:{mine}", 1)
+    )
+    diary = load_recipe([root / "recipe.yaml"], root).sources["diary"]
+    assert (diary.title, diary.private, diary.read.adapter) == ("Mine", False, "sharegpt")
+
+
+def test_an_adapter_of_ones_own_brings_no_settings_of_the_files(root: Path) -> None:
+    (root / "config/sources/tales.yaml").write_text(
+        FILES["config/sources/diary.yaml"].replace("forum", "stories, chunk_words: 9")
+    )
+    fetch = f"{{folder: config, files: {{a.csv: {{sha256: {SHA}}}}}}}"
+    own = f"sources:\n  tales: {{fetch: {fetch}, read: {{adapter: forum}}}}\n"
+    (root / "recipe.yaml").write_text(RECIPE.replace("orca: {}", "tales: {}").replace("sources:\n", own, 1))
+    assert load_recipe([root / "recipe.yaml"], root).sources["tales"].read.adapter == "forum"
+    (root / "config/sources/tales.yaml").unlink()
+
+
 @pytest.mark.parametrize(
     ("hub", "good"),
     [
