@@ -11,6 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from scripts.recipe.base import STAGES, Name
 from scripts.recipe.benchmark import MIX_FORMATS, DataSet, Task
 from scripts.recipe.checkpoints import parts
+from scripts.recipe.faults import check_faults
 from scripts.recipe.fetch import Fetch
 from scripts.recipe.models import Recipe, Source, Suite, TrainModel
 from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
@@ -73,6 +74,7 @@ def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] 
         raise RecipeError(from_validation(error, Recipe, path, places)) from None
     loaded = Loaded(recipe, path, places)
     problems = _resolve(loaded, root)
+    check_faults(loaded, lambda key_path, text: problems.append(problem(path, places, key_path, text)))
     if problems:
         raise RecipeError(problems)
     return loaded

@@ -15,6 +15,8 @@ import yaml
 
 from scripts.recipe import __main__ as command
 from scripts.recipe.docs import PATH, document
+from scripts.recipe.faults import SUFFIXES, lacking_here
+from scripts.recipe.fetch import Fetch, Pin
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import Loaded, load_recipe
 from scripts.recipe.resources import job_resources
@@ -146,6 +148,48 @@ def test_check_says_ok_or_every_problem(
     assert "warmup_steps: found -1" in shown
     assert run(monkeypatch, "check", str(tmp_path / "absent.yaml")) == 1
     assert f"no recipe {tmp_path / 'absent.yaml'}" in capsys.readouterr().out
+
+
+def test_check_lays_a_part_over_the_recipe_before_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    over, tiny = tmp_path / "over.yaml", ROOT / "tests/recipes/tiny.yaml"
+    over.write_text("seed: 8\n")
+    assert run(monkeypatch, "check", str(tiny), str(over), str(ROOT / "config/demo.yaml")) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{tiny} + {over}: OK")
+    assert second.startswith(f"{ROOT / 'config/demo.yaml'}: OK")
+    over.write_text("sead: 8\n")
+    assert run(monkeypatch, "check", str(tiny), str(over)) == 1
+    assert capsys.readouterr().out.startswith(f"{over}:1: sead: unknown key")
+
+
+def test_check_names_what_this_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ELSEWHERE", raising=False)
+    pin = Pin(sha256="0" * 64, bytes=3)
+
+    def lacks(folder: str) -> list[str]:
+        return list(lacking_here(Fetch(folder=folder, files={"a.json": pin})))
+
+    assert lacks("$ELSEWHERE") == ["folder '$ELSEWHERE': the variable ELSEWHERE is not set; set it to a folder"]
+    assert lacks(str(tmp_path / "x")) == [f"no folder {tmp_path / 'x'} on this machine"]
+    assert lacks(str(tmp_path)) == [f"no file a.json in {tmp_path}"]
+    (tmp_path / "a.json").write_bytes(b"abcd")
+    (changed,) = lacks(str(tmp_path))
+    assert "a.json has 4 bytes, its pin says 3; if you changed it, `python -m scripts.recipe pin" in changed
+    (tmp_path / "a.json").write_bytes(b"abc")
+    assert lacks(str(tmp_path)) == []
+
+
+def test_suffixes_are_those_of_the_adapters() -> None:
+    found = {}
+    for path in (ROOT / "scripts/clean/adapters").glob("*.py"):
+        text = path.read_text()
+        if call := re.search(r"source_files\(folder, (.*?)\)", text):
+            named = re.search(r"^SUFFIXES = \((.*?)\)", text, re.M) if "SUFFIXES" in call[1] else call
+            assert named is not None
+            found[path.stem] = tuple(re.findall(r'"(\.\w+)"', named[1]))
+    assert found == SUFFIXES
 
 
 def test_name_is_the_recipes_own_not_its_files(
