@@ -167,7 +167,7 @@ SHORTER = {
         "python -m scripts.merge import kit.yaml > merge.yaml",
         "a pattern",
     ),
-    "python -m scripts.merge export FILE LAYERS": ("python -m scripts.merge export merge.yaml 2", "a pattern"),
+    "python -m scripts.merge export RECIPE LAYERS": (f"python -m scripts.merge export {TINY} 2", "a pattern"),
     "python -m scripts.artifact diff A B": (
         "python -m scripts.artifact diff locks/tiny.lock locks/tiny.lock",
         "a pattern",
