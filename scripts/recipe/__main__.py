@@ -5,16 +5,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from scripts.artifact.code import ROOT
 from scripts.artifact.digest import sha256_file
 from scripts.recipe.axolotl import as_notes, as_yaml, import_axolotl
 from scripts.recipe.docs import PATH, document
 from scripts.recipe.envs import compile_locks
 from scripts.recipe.faults import lacking_here
-from scripts.recipe.fetch import DownloadSpec
+from scripts.recipe.fetch import DownloadSpec, RelativePath
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import load_recipe, recipe_name
-from scripts.recipe.problems import RecipeError
+from scripts.recipe.problems import PATH_WORDS, RecipeError
 from scripts.recipe.yamlfile import YamlError, load_yaml
 
 
@@ -110,15 +112,24 @@ def _locks(args: argparse.Namespace) -> int:
 
 def _pin(args: argparse.Namespace) -> int:
     """Print as YAML what `Fetch.files` wants; files in the order given."""
-    print("files:")
-    for name in args.files:
-        path = args.folder / name
+    rows = []
+    for given in args.files:
+        path = args.folder / given
         try:
+            name = path.absolute().relative_to(args.folder.absolute()).as_posix()
+            TypeAdapter(RelativePath).validate_python(name)
             digest, size = sha256_file(path), path.stat().st_size
         except OSError as error:
             print(f"{path}: can't be read: {error.strerror}", file=sys.stderr)
             return 1
-        print(f"  {name}: {{sha256: {digest}, bytes: {size}}}")
+        except ValidationError:
+            print(f"{path}: no recipe can name it; needed: {PATH_WORDS}", file=sys.stderr)
+            return 1
+        except ValueError:
+            print(f"{path}: lies outside {args.folder}; a recipe names files below its folder", file=sys.stderr)
+            return 1
+        rows.append(f"  {name}: {{sha256: {digest}, bytes: {size}}}")
+    print("files:", *rows, sep="\n")
     return 0
 
 

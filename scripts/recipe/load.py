@@ -65,6 +65,7 @@ def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] 
         merged = overlay(merged, data)
         places.update(found_places)
     merged = overlay(merged, dict(overrides or {}))
+    places.update(dict.fromkeys(_key_paths(overrides or {}), (Path("on the command line (--config)"), 0)))
     path = paths[-1]
     _apply_files(merged, root, places)
     _apply_presets(merged, root, path, places)
@@ -78,6 +79,13 @@ def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] 
     if problems:
         raise RecipeError(problems)
     return loaded
+
+
+def _key_paths(values: Mapping[str, Any], at: KeyPath = ()) -> Iterator[KeyPath]:
+    for key, value in values.items():
+        yield (*at, str(key))
+        if isinstance(value, Mapping):
+            yield from _key_paths(value, (*at, str(key)))
 
 
 def recipe_name(paths: Sequence[Path], root: Path) -> str:

@@ -8,11 +8,30 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from scripts.recipe.base import Name, Sha256
+from scripts.recipe.clean import Language
+from scripts.recipe.fetch import RelativePath
 from scripts.recipe.yamlfile import KeyPath, Place, dotted
 
 # pydantic writes the branch of a discriminated union into the location; no user wrote these words.
 _BRANCHES = {"pippa", "openorca", "sharegpt", "airoboros", "aidungeon", "alpaca", "guess_instruction"}
 _BRANCHES |= {"floyd", "forum", "stories", "sillytavern", "generic"}
+
+
+_PATTERNS = {
+    get_args(kind)[1].pattern: words
+    for kind, words in (
+        (Name, "letters, digits, `.`, `_` and `-`, with a letter or digit first"),
+        (Sha256, "64 lower-case hex digits; `python -m scripts.recipe pin FOLDER FILE...` prints them"),
+        (
+            RelativePath,
+            "letters, digits, `.`, `_`, `-` and `/`, with a letter or digit first in each part; rename the file",
+        ),
+        (Language, "two or three lower-case letters, such as en"),
+    )
+}
+"""What a regex of the models asks for, in words."""
+PATH_WORDS = _PATTERNS[get_args(RelativePath)[1].pattern]
 
 
 class RecipeError(Exception):
@@ -25,8 +44,12 @@ class RecipeError(Exception):
 
 def nearest(word: str, allowed: Iterable[str]) -> str:
     """Return `; did you mean "x"?` for the closest allowed spelling, or nothing."""
-    found = difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6)
-    return f'; did you mean "{found[0]}"?' if found else ""
+    for found in difflib.get_close_matches(word, list(allowed), n=1, cutoff=0.6):
+        matched = sum(block.size for block in difflib.SequenceMatcher(None, found, word).get_matching_blocks())
+        # A common stem is no typing error: `openai` is not `openorca`.
+        if len(word) + len(found) - 2 * matched <= max(2, len(word) // 2):
+            return f'; did you mean "{found}"?'
+    return ""
 
 
 def problem(path: Path, places: Mapping[KeyPath, Place], key_path: KeyPath, text: str) -> str:
@@ -34,7 +57,8 @@ def problem(path: Path, places: Mapping[KeyPath, Place], key_path: KeyPath, text
     known = key_path
     while known and known not in places:
         known = known[:-1]
-    where = "{}:{}".format(*places[known]) if known else str(path)
+    file, line = places[known] if known else (path, 0)
+    where = f"{file}:{line}" if line else f"{file}"
     return f"{where}: {dotted(key_path)}: {text}"
 
 
@@ -63,11 +87,38 @@ def _explain(item: Any, model: type[BaseModel], location: KeyPath, branch: str) 
         expected = str(item["ctx"].get("expected") or item["ctx"].get("expected_tags", ""))
         shown = item["ctx"].get("tag", found)
         choices = [word.strip(" '") for word in expected.replace(" or ", ",").split(",")]
-        return f"found {shown!r}; allowed: {', '.join(choices)}{nearest(str(shown), choices)}"
+        own = "; for your own data take generic" if "generic" in choices else ""
+        return f"found {shown!r}; allowed: {', '.join(choices)}{nearest(str(shown), choices) or own}"
     if kind == "value_error":
         return str(item["ctx"]["error"])
+    if kind in {"too_long", "too_short"}:
+        limits = item["ctx"]
+        bound = f"at most {limits['max_length']}" if kind == "too_long" else f"at least {limits['min_length']}"
+        return f"found {limits['actual_length'] or 'no'} entries; {bound} needed"
     shown_found = repr(found) if not isinstance(found, dict | list) else f"a {type(found).__name__}"
-    return f"found {shown_found}; {item['msg'][:1].lower()}{item['msg'][1:]}"
+    return f"found {shown_found}; {_needed(kind, found, item)}"
+
+
+def _needed(kind: str, found: Any, item: Any) -> str:
+    """Return what is needed instead of a value of the wrong form."""
+    limits = item.get("ctx", {})
+    if kind == "string_pattern_mismatch" and limits["pattern"] in _PATTERNS:
+        return f"needed: {_PATTERNS[limits['pattern']]}"
+    if kind == "list_type":
+        return f"a list is needed: write [{found}]" if isinstance(found, str | int | float) else "a list is needed"
+    if kind in {"dict_type", "model_type", "model_attributes_type"}:
+        return "a table of keys is needed"
+    if kind in {"float_type", "int_type"} and isinstance(found, str) and _is_number(found):
+        return "a number, not a text, is needed: leave the quotes away"
+    return f"{item['msg'][:1].lower()}{item['msg'][1:]}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def fields_at(model: type[BaseModel], location: KeyPath, branch: str = "") -> dict[str, FieldInfo]:

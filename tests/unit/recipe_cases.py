@@ -201,6 +201,27 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         "suites: {own: {title: Own, tasks: {t: {format: multiple_choice}}}}\nbenchmark:\n  suites: [own]",
         ["recipe.yaml:26: suites.own.tasks.t: format multiple_choice reads a file"],
     ),
+    "a quoted number": (
+        "num_epochs: 2",
+        "sequence_len: '64'",
+        [
+            "recipe.yaml:20: models.rose.train.pack.sequence_len: found '64'; a number, not a text, is needed: "
+            "leave the quotes away"
+        ],
+    ),
+    "a digest one digit short": (SHA, SHA[1:], ["sha256: found 'ba", "needed: 64 lower-case hex digits", "pin FOLDER"]),
+    "no list": ("suites: [quiz]", "suites: quiz", ["benchmark.suites: found 'quiz'; a list is needed: write [quiz]"]),
+    "a recipe's name with a space": (
+        "name: garden",
+        "name: my garden!",
+        ["recipe.yaml:1: name: found 'my garden!'; needed: letters, digits, `.`, `_` and `-`"],
+    ),
+    "three models": (
+        "[seed, rose]",
+        "[seed, rose, seed]",
+        ["recipe.yaml:23: models.bee.merge.models: found 3 entries; at most 2 needed"],
+    ),
+    "an adapter far from all": ("adapter: pippa", "adapter: openai", ["found 'openai'; ", "; for your own data take"]),
     "duplicate key": (
         "name: garden",
         "name: garden\nname: park",

@@ -231,6 +231,13 @@ def test_pin_prints_what_a_recipe_takes(
     assert run(monkeypatch, "pin", str(tmp_path), "data/1e5.txt") == 0
     found = yaml.safe_load(capsys.readouterr().out)
     assert found == {"files": {"data/1e5.txt": {"sha256": hashlib.sha256(b"moss\n").hexdigest(), "bytes": 5}}}
+    assert run(monkeypatch, "pin", str(tmp_path), str(tmp_path / "data" / "1e5.txt")) == 0
+    assert list(yaml.safe_load(capsys.readouterr().out)["files"]) == ["data/1e5.txt"]
+    assert run(monkeypatch, "pin", str(tmp_path / "data"), str(tmp_path / "other.txt")) == 1
+    assert "lies outside" in capsys.readouterr().err
+    (tmp_path / "Bella @10h.txt").touch()
+    assert run(monkeypatch, "pin", str(tmp_path), "Bella @10h.txt") == 1
+    assert "rename the file" in capsys.readouterr().err
     assert run(monkeypatch, "pin", str(tmp_path), "absent") == 1
     assert "No such file" in capsys.readouterr().err
 
