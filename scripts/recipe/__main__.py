@@ -1,6 +1,7 @@
 """`python -m scripts.recipe check|name|docs|locks|pin|import-axolotl`: recipes without running anything."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -116,7 +117,8 @@ def _pin(args: argparse.Namespace) -> int:
     for given in args.files:
         path = args.folder / given
         try:
-            name = path.absolute().relative_to(args.folder.absolute()).as_posix()
+            name = os.path.normpath(path.absolute())
+            name = Path(name).relative_to(os.path.normpath(args.folder.absolute())).as_posix()
             TypeAdapter(RelativePath).validate_python(name)
             digest, size = sha256_file(path), path.stat().st_size
         except OSError as error:

@@ -233,8 +233,9 @@ def test_pin_prints_what_a_recipe_takes(
     assert found == {"files": {"data/1e5.txt": {"sha256": hashlib.sha256(b"moss\n").hexdigest(), "bytes": 5}}}
     assert run(monkeypatch, "pin", str(tmp_path), str(tmp_path / "data" / "1e5.txt")) == 0
     assert list(yaml.safe_load(capsys.readouterr().out)["files"]) == ["data/1e5.txt"]
-    assert run(monkeypatch, "pin", str(tmp_path / "data"), str(tmp_path / "other.txt")) == 1
-    assert "lies outside" in capsys.readouterr().err
+    for other in (str(tmp_path / "other.txt"), "../other.txt"):
+        assert run(monkeypatch, "pin", str(tmp_path / "data"), other) == 1
+        assert "lies outside" in capsys.readouterr().err
     (tmp_path / "Bella @10h.txt").touch()
     assert run(monkeypatch, "pin", str(tmp_path), "Bella @10h.txt") == 1
     assert "rename the file" in capsys.readouterr().err
