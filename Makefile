@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 CORES ?= $(shell nproc 2>/dev/null || echo 2)
 RECIPE ?= config/demo.yaml
-RESULTS := results/$(basename $(notdir $(RECIPE)))
+# Sets $name, the folder below results/: the recipe's own name, not its file's. The default needs no look.
+NAMED = name=$(if $(filter config/demo.yaml,$(RECIPE)),demo,$$($(BIN)/python -m scripts.recipe name $(RECIPE)))
 # `make soak POINTS=100 SOAK=folder`: goes on where it was stopped.
 POINTS ?= 100
 SOAK ?= results/soak
@@ -31,7 +32,7 @@ help:  ## show the commands
 
 demo: install  ## the whole workflow in small, then a scorecard
 	@$(SNAKEMAKE) --quiet reason host 2>&1 | $(PROGRESS)
-	@$(BIN)/python -m scripts.report scorecard $(RESULTS)
+	@$(NAMED) && $(BIN)/python -m scripts.report scorecard results/$$name
 
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest -n $(CORES)
@@ -49,16 +50,16 @@ watch: install  ## show a running workflow: stages, progress, loss, memory, time
 	@$(BIN)/python -m scripts.watch $(if $(filter file,$(origin RECIPE)),,$(RECIPE)) $(if $(ONCE),--once)
 
 verify: install  ## re-hash every artifact of RECIPE and name each bad file
-	@$(BIN)/python -m scripts.artifact verify --deep $(RESULTS)
+	@$(NAMED) && $(BIN)/python -m scripts.artifact verify --deep results/$$name
 
 lock: install  ## write locks/<recipe>.lock from the results
-	@$(BIN)/python -m scripts.artifact lock $(RESULTS) locks
+	@$(NAMED) && $(BIN)/python -m scripts.artifact lock results/$$name locks
 
 locks: install  ## resolve envs/*.in again (needs a package index)
 	@$(BIN)/python -m scripts.recipe locks
 
 audit: install  ## do N=3 drawn jobs of RECIPE again in a clean folder and compare the bytes
-	@$(BIN)/python -m scripts.artifact replay $(RESULTS) --number $(N) $(if $(SEED),--seed $(SEED))
+	@$(NAMED) && $(BIN)/python -m scripts.artifact replay results/$$name --number $(N) $(if $(SEED),--seed $(SEED))
 
 resume: install  ## after a crash: make sure no job is alive, unlock, go on
 	@$(BIN)/python -m scripts.artifact guard .

@@ -14,6 +14,7 @@ from scripts.recipe.load import load_recipe
 from scripts.recipe.polling import limit_pauses
 from scripts.recipe.problems import RecipeError
 from scripts.recipe.resources import job_resources, node_resources
+from scripts.recipe.targets import target_problem
 
 # A stage has many jobs, but one code.
 _stage_code = cache(stage_code)
@@ -57,9 +58,13 @@ def load_graph():
         if key not in ANSWERS
     }
     try:
-        return Graph(load_recipe(recipe_files(), ROOT, overrides))
+        graph = Graph(load_recipe(recipe_files(), ROOT, overrides))
     except RecipeError as error:
         raise WorkflowError(str(error)) from None
+    # From the command line: Snakemake tells its targets too late, when it shows every error with a traceback.
+    if wrong := target_problem(graph, sys.argv[1:]):
+        raise WorkflowError(wrong)
+    return graph
 
 
 def name_of(wildcards):

@@ -117,7 +117,8 @@ class PartFile:
         if fault:
             self._part.unlink()
             raise WrongBytesError(
-                f"{self.name}: {fault}; either the bytes were changed on the way, or the pin is not for this file"
+                f"{self.name}: {fault}; either the bytes were changed on the way, or the pin is not for this file: "
+                f"if you changed it, `python -m scripts.recipe pin FOLDER {self.name}` prints the new pin"
             )
         if self.weights is not None:
             self.weights.require_sound()

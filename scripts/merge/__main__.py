@@ -11,7 +11,7 @@ def main() -> None:
 
         show(sys.argv[2:])
     elif command in ("import", "export"):
-        from scripts.merge.mergekit import main as exchange
+        from scripts.merge.exchange import main as exchange
 
         exchange(sys.argv[1:])
     else:

@@ -10,15 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from scripts.artifact.stage import StageError
 from scripts.merge.layout import LlamaShapes, gradient_keys, llama_tensors
 from scripts.merge.ratios import assign
 from scripts.recipe.merge import MergeSettings
-from scripts.recipe.problems import nearest
-from scripts.recipe.yamlfile import YamlError, load_yaml
+from scripts.recipe.problems import from_validation, nearest
 
 _BLOCKMERGE = {"model_path1", "model_path2", "output_model_path", "max_shard_size", "operations"}
 _OPERATION = {"operation", "filter", "gradient_values", "layer_only", "no_layers"}
@@ -26,23 +24,6 @@ _MERGEKIT = {"models", "slices", "merge_method", "base_model", "parameters", "dt
 _UNITS = {"MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 _PLAIN = {"float32", "float16", "bfloat16"}
 Knots = list[float]
-
-
-def main(arguments: list[str]) -> None:
-    """`import FILE [FIRST SECOND]` or `export FILE LAYERS`: print YAML. Exits 1 with one message on bad input."""
-    try:
-        if arguments[0] == "import" and len(arguments) in (2, 4):
-            data, _ = load_yaml(Path(arguments[1]))
-            result: dict[str, Any] = {"merge": settings_dict(imported(data, arguments[2:] or None))}
-        elif arguments[0] == "export" and len(arguments) == 3 and arguments[2].isdigit():
-            data, _ = load_yaml(Path(arguments[1]))
-            table = data["merge"] if isinstance(data, dict) and "merge" in data else data
-            result = exported(MergeSettings.model_validate(table), int(arguments[2]))
-        else:
-            sys.exit("usage: python -m scripts.merge import FILE [FIRST SECOND] | export FILE LAYERS")
-    except (StageError, YamlError, ValidationError) as error:
-        sys.exit(f"merge {arguments[0]}: {error}")
-    print(yaml.safe_dump(result, sort_keys=False), end="")
 
 
 def settings_dict(settings: MergeSettings) -> dict[str, Any]:
@@ -61,13 +42,14 @@ def imported(data: Any, models: Sequence[str] | None = None) -> MergeSettings:
         StageError: a key, method or combination of values that a recipe can't express, by name.
     """
     if not isinstance(data, dict):
-        raise StageError(f"holds a {type(data).__name__}; a table of keys is needed")
+        found = "is empty" if data is None else f"holds a {type(data).__name__}"
+        raise StageError(f"{found}; the YAML of BlockMerge_Gradient or mergekit is needed")
     result = _from_mergekit(data) if "merge_method" in data else _from_blockmerge(data)
     names = list(models) if models else result["models"]
     try:
         return MergeSettings.model_validate({**result, "models": names})
     except ValidationError as error:
-        raise StageError(f"can't become a merge: {error}") from None
+        raise StageError("\n".join(from_validation(error, MergeSettings, Path("can't become a merge"), {}))) from None
 
 
 def _only(data: Mapping[str, Any], allowed: set[str], where: str) -> None:

@@ -1,26 +1,38 @@
-"""`python -m scripts.recipe check|docs|locks|pin|import-axolotl`: recipes without running anything."""
+"""`python -m scripts.recipe check|name|docs|locks|pin|import-axolotl`: recipes without running anything."""
 
 import argparse
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from scripts.artifact.code import ROOT
 from scripts.artifact.digest import sha256_file
 from scripts.recipe.axolotl import as_notes, as_yaml, import_axolotl
 from scripts.recipe.docs import PATH, document
 from scripts.recipe.envs import compile_locks
+from scripts.recipe.faults import lacking_here
+from scripts.recipe.fetch import DownloadSpec, RelativePath
 from scripts.recipe.graph import Graph
-from scripts.recipe.load import load_recipe
-from scripts.recipe.problems import RecipeError
+from scripts.recipe.load import load_recipe, recipe_name
+from scripts.recipe.problems import PATH_WORDS, RecipeError
+from scripts.recipe.yamlfile import YamlError, load_yaml
 
 
 def main() -> int:
     """Run one command; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.recipe")
-    commands = parser.add_subparsers(required=True, metavar="check|docs|locks|pin|import-axolotl")
+    commands = parser.add_subparsers(required=True, metavar="check|name|docs|locks|pin|import-axolotl")
     check = commands.add_parser("check", help="print OK or every problem of recipe files")
-    check.add_argument("files", nargs="+", type=Path)
-    check.set_defaults(run=lambda args: max(map(_check, args.files)))
+    check.add_argument(
+        "files", nargs="+", type=Path, help="a file without models or name is laid over the one before it"
+    )
+    check.set_defaults(run=lambda args: max(map(_check, layered(args.files))))
+    name = commands.add_parser("name", help="print a recipe's name, which its folder below results/ has too")
+    name.add_argument("files", nargs="+", type=Path)
+    name.set_defaults(run=_name)
     docs = commands.add_parser("docs", help=f"write {PATH} from the typed models")
     docs.set_defaults(run=_docs)
     locks = commands.add_parser("locks", help="resolve envs/*.in again and write every lock and conda environment")
@@ -40,12 +52,29 @@ def main() -> int:
     return int(args.run(args))
 
 
-def _check(path: Path) -> int:
+def layered(paths: Sequence[Path]) -> list[list[Path]]:
+    """Return the recipes among the files: each whole one begins a recipe, any other is laid over what is before it."""
+    recipes: list[list[Path]] = []
+    for path in paths:
+        try:
+            data, _ = load_yaml(path)
+        except YamlError:
+            data = None
+        partial = isinstance(data, dict) and not {"name", "models"} <= data.keys()
+        if partial and recipes:
+            recipes[-1].append(path)
+        else:
+            recipes.append([path])
+    return recipes
+
+
+def _check(paths: list[Path]) -> int:
     try:
-        graph = Graph(load_recipe([path], ROOT))
+        graph = Graph(load_recipe(paths, ROOT))
     except RecipeError as error:
         print(error)
         return 1
+    path = " + ".join(map(str, paths))
     print(f"{path}: OK, {len(graph.jobs)} artifacts")
     for name, model in graph.recipe.models.items():
         if model.download is not None and not model.download.pinned:
@@ -55,6 +84,18 @@ def _check(path: Path) -> int:
             print(f"{path}: data set {name} refuses to download until it is pinned: {data.fetch.unconfirmed}")
     for name in graph.loaded.missing_sources:
         print(f"{path}: goes on without the private source {name}")
+    for job in graph.of_stage("download"):
+        for lack in lacking_here(job.spec.fetch) if isinstance(job.spec, DownloadSpec) else ():
+            print(f"{path}: download {job.name}: {lack}")
+    return 0
+
+
+def _name(args: argparse.Namespace) -> int:
+    try:
+        print(recipe_name(args.files, ROOT))
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
@@ -72,15 +113,25 @@ def _locks(args: argparse.Namespace) -> int:
 
 def _pin(args: argparse.Namespace) -> int:
     """Print as YAML what `Fetch.files` wants; files in the order given."""
-    print("files:")
-    for name in args.files:
-        path = args.folder / name
+    rows = []
+    for given in args.files:
+        path = args.folder / given
         try:
+            name = os.path.normpath(path.absolute())
+            name = Path(name).relative_to(os.path.normpath(args.folder.absolute())).as_posix()
+            TypeAdapter(RelativePath).validate_python(name)
             digest, size = sha256_file(path), path.stat().st_size
         except OSError as error:
             print(f"{path}: can't be read: {error.strerror}", file=sys.stderr)
             return 1
-        print(f"  {name}: {{sha256: {digest}, bytes: {size}}}")
+        except ValidationError:
+            print(f"{path}: no recipe can name it; needed: {PATH_WORDS}", file=sys.stderr)
+            return 1
+        except ValueError:
+            print(f"{path}: lies outside {args.folder}; a recipe names files below its folder", file=sys.stderr)
+            return 1
+        rows.append(f"  {name}: {{sha256: {digest}, bytes: {size}}}")
+    print("files:", *rows, sep="\n")
     return 0
 
 

@@ -27,16 +27,24 @@ keys are errors. Written from the typed models in `scripts/recipe/` by `python -
 |---|---|
 {recipes}
 
-    snakemake --configfile config/my-recipe.yaml            # run a recipe
-    python -m scripts.recipe check config/my-recipe.yaml    # OK, or every problem with file, line and key
-    python -m scripts.recipe pin FOLDER FILE...             # digests of your own files, ready to paste below `files:`
+    snakemake --cores 8 --configfile config/my-recipe.yaml            # run a recipe
+    snakemake --cores 8 release --configfile config/my-recipe.yaml    # one target of it
+    python -m scripts.recipe check config/my-recipe.yaml              # OK, or every problem with file, line and key
+    python -m scripts.recipe pin FOLDER FILE...                       # digests of your files, to paste below `files:`
+
+A target stands before `--configfile`, which takes all words behind it for recipes.
+
+After each edit of a file of yours pin it again and put the new line into the recipe: the pin alone tells that the data
+is other data. With the old pin a changed file goes unnoticed as long as its download lies in `results/`; the next
+download stops at it. `check` notices another length, and a folder or file that this machine lacks.
 
 A second file after `--configfile` is laid over the first, key by key: a place to name your own copy of a private source
 (`sources: {{rp_forums: {{fetch: {{folder: $FORUMS, files: {{...}}}}}}}}`) without touching a recipe.
 
 `sources/` holds one file for each data source, `suites/` one for each benchmark suite, `datasets/` one for
 each benchmark data set, `presets/` the defaults that `train.preset` names, `published/` figures to compare with. A
-source, suite or data set may also stand in the recipe itself.
+source, suite or data set may also stand in the recipe itself. If it has the name of one of these files, single keys are
+laid over the file; with all needed keys it takes the file's place.
 """
 
 

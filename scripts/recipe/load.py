@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from scripts.recipe.base import STAGES
+from scripts.recipe.base import STAGES, Name
 from scripts.recipe.benchmark import MIX_FORMATS, DataSet, Task
 from scripts.recipe.checkpoints import parts
+from scripts.recipe.faults import check_faults
 from scripts.recipe.fetch import Fetch
 from scripts.recipe.models import Recipe, Source, Suite, TrainModel
 from scripts.recipe.problems import RecipeError, from_validation, nearest, problem
@@ -64,6 +65,7 @@ def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] 
         merged = overlay(merged, data)
         places.update(found_places)
     merged = overlay(merged, dict(overrides or {}))
+    places.update(dict.fromkeys(_key_paths(overrides or {}), (Path("on the command line (--config)"), 0)))
     path = paths[-1]
     _apply_files(merged, root, places)
     _apply_presets(merged, root, path, places)
@@ -73,9 +75,32 @@ def load_recipe(paths: Sequence[Path], root: Path, overrides: Mapping[str, Any] 
         raise RecipeError(from_validation(error, Recipe, path, places)) from None
     loaded = Loaded(recipe, path, places)
     problems = _resolve(loaded, root)
+    check_faults(loaded, lambda key_path, text: problems.append(problem(path, places, key_path, text)))
     if problems:
         raise RecipeError(problems)
     return loaded
+
+
+def _key_paths(values: Mapping[str, Any], at: KeyPath = ()) -> Iterator[KeyPath]:
+    for key, value in values.items():
+        yield (*at, str(key))
+        if isinstance(value, Mapping):
+            yield from _key_paths(value, (*at, str(key)))
+
+
+def recipe_name(paths: Sequence[Path], root: Path) -> str:
+    """Return the name of a recipe, and so of its folder below `results/`, even where the rest of it has problems.
+
+    Raises:
+        RecipeError: unreadable, or without a sound name.
+    """
+    merged: dict[str, Any] = {}
+    for path in paths:
+        merged = overlay(merged, _read(path)[0])
+    try:
+        return TypeAdapter(Name).validate_python(merged.get("name"), strict=True)
+    except ValidationError:
+        return load_recipe(paths, root).recipe.name
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +115,8 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
+    if not path.exists():
+        raise RecipeError([f"no recipe {path}{nearest(path.stem, (p.stem for p in path.parent.glob('*.yaml')))}"])
     try:
         data, places = load_yaml(path)
     except YamlError as error:
@@ -101,18 +128,31 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[KeyPath, Place]]:
 
 
 def _apply_files(data: dict[str, Any], root: Path, places: dict[KeyPath, Place]) -> None:
-    """Lay the recipe's own entries over the files of the same name: a private source needs only `fetch`."""
-    for table in ("sources", "suites", "datasets"):
+    """Lay the recipe's own entries over the files of the same name: a private source needs only `fetch`.
+
+    One that is whole by itself takes the file's place: whoever writes all of it means his own thing, and the file's
+    purpose, filters or known problems would slip into it unseen.
+    """
+    for table, model in (("sources", Source), ("suites", Suite), ("datasets", DataSet)):
+        needed = {key for key, field in model.model_fields.items() if field.is_required()}
         entries = data.get(table)
         if not isinstance(entries, dict):
             continue
         files = {p.stem: p for p in (root / "config" / table).glob("*.yaml")}
         for name, own in entries.items():
-            if isinstance(own, dict) and name in files:
+            if isinstance(own, dict) and name in files and not needed <= own.keys():
                 below, below_places = _read(files[name])
+                if _other_adapter(own, below):
+                    del below["read"]
                 entries[name] = overlay(below, own)
                 for key_path, place in below_places.items():
                     places.setdefault((table, name, *key_path), place)
+
+
+def _other_adapter(own: Mapping[str, Any], below: Mapping[str, Any]) -> bool:
+    """Whether both name an adapter, and not the same: the settings of one mean nothing to the other."""
+    chosen = [entry["read"].get("adapter") for entry in (own, below) if isinstance(entry.get("read"), dict)]
+    return len(chosen) == 2 and chosen[0] is not None and chosen[0] != chosen[1]
 
 
 def _apply_presets(data: dict[str, Any], root: Path, path: Path, places: dict[KeyPath, Place]) -> None:

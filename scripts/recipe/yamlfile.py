@@ -1,5 +1,6 @@
 """YAML with line numbers: every value knows where it was written."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,16 @@ Place = tuple[Path, int]
 """File and line (1-based) where a key was written."""
 
 # libyaml's loader is six times faster and just as safe, but not in every build of pyyaml.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_BASE):  # type: ignore[misc]
+    """Reads 2e-5 as a number, as YAML 1.2, JSON and everybody do; pyyaml's YAML 1.1 wants 2.0e-5."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 # Far more than any recipe holds; aliases of aliases could make a small file endless.
 _MAX_NODES = 100_000
 
@@ -27,10 +37,13 @@ def load_yaml(path: Path) -> tuple[Any, dict[KeyPath, Place]]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise YamlError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise YamlError(f"{path}:{line}: byte 0x{error.object[error.start]:02x} is no UTF-8; save as UTF-8") from None
     try:
-        loader = _LOADER(text)
+        loader = _Loader(text)
         root = loader.get_single_node()
         places: dict[KeyPath, Place] = {}
         _walk(root, (), places, path)

@@ -39,7 +39,7 @@ TYPED = [
     "make demo",
     # Later commands compare with the lock.
     "python -m scripts.artifact lock results/demo",
-    "snakemake --cores 2 report",
+    "snakemake --cores 2 report --configfile config/mine.yaml",
     "make verify",
     "make resume",
     "snakemake -n --profile slurm-h100",
@@ -105,7 +105,11 @@ SHORTER = {
         "snakemake -n --profile slurm-a40 --configfile config/pygmalion-2-13b.yaml",
         "needs a cluster",
     ),
-    "snakemake --configfile config/my-recipe.yaml": (_NOTHING, "as for mine.yaml"),
+    "snakemake --cores 8 --configfile config/my-recipe.yaml": (_NOTHING, "as for mine.yaml"),
+    "snakemake --cores 8 release --configfile config/my-recipe.yaml": (
+        f"snakemake -n release --configfile {TINY}",
+        "run by tests/pipeline/test_release.py",
+    ),
     "snakemake --report snakemake.html": (f"snakemake --report snakemake.html --configfile {TINY}", "the tiny recipe"),
     "python -m scripts.report page results/demo": ("python -m scripts.report page results/tiny", "the tiny recipe"),
     "python -m scripts.report compare results/demo /elsewhere/results/demo": (
@@ -133,6 +137,10 @@ SHORTER = {
     "snakemake --cores 8": (_NOTHING, "takes minutes; test_demo.py runs the demo"),
     "snakemake plan --profile slurm-h100": ("snakemake -n plan --profile slurm-h100", _LONG),
     "snakemake release": ("snakemake -n release", "run by tests/pipeline/test_release.py"),
+    "snakemake --cores 2 release --configfile config/mine.yaml": (
+        f"snakemake -n release --configfile {TINY}",
+        "run by tests/pipeline/test_release.py",
+    ),
     "snakemake --cores 2 release": ("snakemake -n release", "run by tests/pipeline/test_release.py"),
     "snakemake publish": ("snakemake -n publish", "run by tests/pipeline/test_release.py"),
     "snakemake --cores 2 publish": ("snakemake -n publish", "run by tests/pipeline/test_release.py"),
@@ -167,7 +175,7 @@ SHORTER = {
         "python -m scripts.merge import kit.yaml > merge.yaml",
         "a pattern",
     ),
-    "python -m scripts.merge export FILE LAYERS": ("python -m scripts.merge export merge.yaml 2", "a pattern"),
+    "python -m scripts.merge export RECIPE LAYERS": (f"python -m scripts.merge export {TINY} 2", "a pattern"),
     "python -m scripts.artifact diff A B": (
         "python -m scripts.artifact diff locks/tiny.lock locks/tiny.lock",
         "a pattern",

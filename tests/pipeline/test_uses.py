@@ -102,6 +102,15 @@ def test_a_key_on_the_command_line_that_no_recipe_has_is_refused(clone: Path) ->
     assert "hf_token: unknown key" in output
 
 
+def test_a_mistyped_target_is_no_traceback(clone: Path) -> None:
+    done = snakemake(clone, "-n", "results/demo/train/tiny-rolplay/SHA256SUMS")
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "no model 'tiny-rolplay' is trained by recipe demo" in output
+    assert 'did you mean "tiny-roleplay"?' in output
+    assert "KeyError" not in output
+
+
 def test_dry_run_parses_quickly_and_reads_no_weights(clone: Path) -> None:
     """A bound that only catches importing torch or hashing big files at parse time, not a timing test."""
     code = "import sys, runpy; sys.argv = ['snakemake', '-n', '--quiet']\n"

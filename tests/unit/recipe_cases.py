@@ -165,6 +165,63 @@ CASES: dict[str, tuple[str, str, list[str]]] = {
         "adapter: pippa, chunk_word: 2",
         ["recipe.yaml:3: sources.tea.read.chunk_word: unknown key"],
     ),
+    "setting of another adapter": (
+        "adapter: pippa",
+        "adapter: sharegpt, submitted_before: 2",
+        ["recipe.yaml:3: sources.tea.read.submitted_before: unknown key; allowed: adapter"],
+    ),
+    "heads that don't divide the width": (
+        "num_attention_heads: 2",
+        "num_attention_heads: 3",
+        ["recipe.yaml:13: models.seed.create.architecture: hidden_size 8 over num_attention_heads 3 must give an even"],
+    ),
+    "key heads that don't divide the heads": (
+        "num_key_value_heads: 2",
+        "num_key_value_heads: 3",
+        ["recipe.yaml:13: models.seed.create.architecture: num_attention_heads 2 must be a multiple of"],
+    ),
+    "rows longer than the model": (
+        "num_epochs: 2",
+        "sequence_len: 4097",
+        ["recipe.yaml:20: models.rose.train.pack.sequence_len: found 4097, but base seed has 4096 positions"],
+    ),
+    "files that the adapter doesn't read": (
+        "tea.jsonl",
+        "tea.txt",
+        ["recipe.yaml:4: sources.tea.fetch.files: adapter pippa reads .jsonl or .json files"],
+    ),
+    "a task's file that isn't fetched": (
+        "benchmark:\n  suites: [quiz]",
+        f"suites: {{own: {{title: Own, fetch: {{folder: config, files: {{q.jsonl: {{sha256: {SHA}}}}}}},"
+        " tasks: {t: {format: multiple_choice, file: p.jsonl}}}}\nbenchmark:\n  suites: [own]",
+        ["recipe.yaml:26: suites.own.tasks.t.file: file 'p.jsonl' is not among suites.own.fetch.files", '"q.jsonl"'],
+    ),
+    "a task without its file": (
+        "benchmark:\n  suites: [quiz]",
+        "suites: {own: {title: Own, tasks: {t: {format: multiple_choice}}}}\nbenchmark:\n  suites: [own]",
+        ["recipe.yaml:26: suites.own.tasks.t: format multiple_choice reads a file"],
+    ),
+    "a quoted number": (
+        "num_epochs: 2",
+        "sequence_len: '64'",
+        [
+            "recipe.yaml:20: models.rose.train.pack.sequence_len: found '64'; a number, not a text, is needed: "
+            "leave the quotes away"
+        ],
+    ),
+    "a digest one digit short": (SHA, SHA[1:], ["sha256: found 'ba", "needed: 64 lower-case hex digits", "pin FOLDER"]),
+    "no list": ("suites: [quiz]", "suites: quiz", ["benchmark.suites: found 'quiz'; a list is needed: write [quiz]"]),
+    "a recipe's name with a space": (
+        "name: garden",
+        "name: my garden!",
+        ["recipe.yaml:1: name: found 'my garden!'; needed: letters, digits, `.`, `_` and `-`"],
+    ),
+    "three models": (
+        "[seed, rose]",
+        "[seed, rose, seed]",
+        ["recipe.yaml:23: models.bee.merge.models: found 3 entries; at most 2 needed"],
+    ),
+    "an adapter far from all": ("adapter: pippa", "adapter: openai", ["found 'openai'; ", "; for your own data take"]),
     "duplicate key": (
         "name: garden",
         "name: garden\nname: park",

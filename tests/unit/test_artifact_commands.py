@@ -1,5 +1,6 @@
 """One entry point: help, exit codes, and one JSON value from every command."""
 
+import argparse
 import json
 import os
 import re
@@ -15,7 +16,8 @@ from safetensors.numpy import save_file
 
 from scripts.artifact import statcache
 from scripts.artifact.__main__ import COMMANDS, main
-from scripts.artifact.digest import RECORD, SUMS, format_sums, hash_files, sha256_file
+from scripts.artifact.commands.check import compare
+from scripts.artifact.digest import RECORD, SUMS, ArtifactError, format_sums, hash_files, sha256_file
 from scripts.artifact.record import read_record, write_record
 from scripts.artifact.tensors import digest_safetensors
 from tests.conftest import ROOT
@@ -170,6 +172,12 @@ def test_a_release_elsewhere_is_verified_by_its_sums_alone(results: Path, tmp_pa
     flip(folder / "b.txt", 0)
     code, said = run("verify", folder)
     assert code == 1 and "b.txt" in said
+
+
+def test_a_lock_that_was_never_written(results: Path, tmp_path: Path) -> None:
+    arguments = argparse.Namespace(results=results, lock=tmp_path / "absent.lock", listed=False, json=False)
+    with pytest.raises(ArtifactError, match=r"absent\.lock: no such file; `make lock RECIPE=\.\.\.` writes it"):
+        compare(arguments)
 
 
 def test_two_locks_of_different_order_and_a_lock_of_nothing(results: Path, tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ def test_short_files(tmp_path: Path, server: HubServer) -> None:
     name, size = "data/notes.txt", len(FILES["data/notes.txt"])
     with pytest.raises(StageError, match=f"has {size - 10:,} bytes, expected {size:,}"):
         run(make_job(tmp_path, **url_fetch(server, name)))
-    with pytest.raises(StageError, match="SHA-256"):
+    with pytest.raises(StageError, match=f"SHA-256.* if you changed it, `python -m scripts.recipe pin FOLDER {name}`"):
         run(make_job(tmp_path, **url_fetch(server, name, **pin(FILES[name], size=False))))
 
 

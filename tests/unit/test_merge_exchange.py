@@ -214,6 +214,38 @@ def test_the_commands_speak(tmp_path: Path) -> None:
     assert "Traceback" not in wrong.stderr
 
 
+def _export(path: Path, *words: str, text: str) -> str:
+    """Return what `export` prints, or its message."""
+    path.write_text(text)
+    code = [sys.executable, "-m", "scripts.merge", "export", str(path), "5", *words]
+    done = subprocess.run(
+        code, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert "Traceback" not in done.stderr
+    return done.stdout or done.stderr
+
+
+def test_a_recipe_exports_its_merge(tmp_path: Path) -> None:
+    path, recipe = tmp_path / "r.yaml", _recipe().model_dump(mode="json", exclude_defaults=True)
+    one = yaml.safe_load(_export(path, text=yaml.safe_dump(recipe)))
+    assert [entry["model"] for entry in one["models"]] == ["first", "second"]
+    recipe["models"]["again"] = recipe["models"]["merged"]
+    two = yaml.safe_dump(recipe)
+    assert _export(path, text=two) == f"merge export: {path}: needs --model NAME, one of its merges: again, merged\n"
+    assert 'did you mean "merged"?' in _export(path, "--model", "mergd", text=two)
+    assert yaml.safe_load(_export(path, "--model", "merged", text=two)) == one
+
+
+def test_export_names_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    assert _export(path, text="").endswith("r.yaml: is empty; a recipe, or the `merge` table of one is needed\n")
+    wrong = _export(path, text="merge:\n  models: [a, b]\n  method: ties\n  operations: []\n")
+    assert f"{path}:3: merge.method: found 'ties'; allowed: gradient, linear, slerp" in wrong
+    assert "pydantic" not in wrong
+    with pytest.raises(StageError, match="is empty; the YAML of"):
+        imported(None)
+
+
 _MERGEKIT = """
 import sys, yaml
 from mergekit.config import MergeConfiguration

@@ -87,6 +87,56 @@ def test_a_private_source_needs_only_its_place(root: Path) -> None:
     assert loaded.sources["diary"].read.adapter == "forum"
 
 
+def test_a_number_may_be_written_as_everybody_does(root: Path) -> None:
+    recipe = RECIPE.replace("pack: {num_epochs: 2}", "optimizer: {learning_rate: 2e-5, adam_eps: 1E-9}")
+    (root / "recipe.yaml").write_text(recipe)
+    train = load_recipe([root / "recipe.yaml"], root).recipe.models["rose"].train
+    assert train is not None
+    assert (train.optimizer.learning_rate, train.optimizer.adam_eps) == (2e-5, 1e-9)
+
+
+def test_an_empty_table_of_models(root: Path) -> None:
+    (found,) = problems(root, "name: garden\nmodels: {}\n")
+    assert found == "recipe.yaml:2: models: found no entries; at least 1 needed"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_other_encodings_are_named(root: Path, encoding: str) -> None:
+    path = root / "recipe.yaml"
+    path.write_bytes("name: x\ntitle: café\n".encode(encoding))
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d: byte 0x\w\w is no UTF-8; save as UTF-8"):
+        load_recipe([path], root)
+
+
+def test_the_command_line_is_no_line_of_the_file(root: Path) -> None:
+    (root / "recipe.yaml").write_text(RECIPE)
+    with pytest.raises(RecipeError, match=r"^on the command line \(--config\): sead: unknown key"):
+        load_recipe([root / "recipe.yaml"], root, {"sead": 1})
+
+
+def test_a_whole_source_takes_the_place_of_the_file_of_its_name(root: Path) -> None:
+    mine = f"""
+  diary: {{title: Mine, license: MIT, redistributable: true, read: {{adapter: sharegpt}},
+          fetch: {{folder: config, files: {{a.json: {{sha256: {SHA}}}}}}}}}
+"""
+    (root / "recipe.yaml").write_text(
+        RECIPE.replace("orca: {}", "diary: {}").replace("sources:\n", f"sources:{mine}", 1)
+    )
+    diary = load_recipe([root / "recipe.yaml"], root).sources["diary"]
+    assert (diary.title, diary.private, diary.read.adapter) == ("Mine", False, "sharegpt")
+
+
+def test_an_adapter_of_ones_own_brings_no_settings_of_the_files(root: Path) -> None:
+    (root / "config/sources/tales.yaml").write_text(
+        FILES["config/sources/diary.yaml"].replace("forum", "stories, chunk_words: 9")
+    )
+    fetch = f"{{folder: config, files: {{a.csv: {{sha256: {SHA}}}}}}}"
+    own = f"sources:\n  tales: {{fetch: {fetch}, read: {{adapter: forum}}}}\n"
+    (root / "recipe.yaml").write_text(RECIPE.replace("orca: {}", "tales: {}").replace("sources:\n", own, 1))
+    assert load_recipe([root / "recipe.yaml"], root).sources["tales"].read.adapter == "forum"
+    (root / "config/sources/tales.yaml").unlink()
+
+
 @pytest.mark.parametrize(
     ("hub", "good"),
     [

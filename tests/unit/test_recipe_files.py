@@ -1,6 +1,7 @@
 """The recipes and profiles in the repository, the generated README, and the commands of `scripts.recipe`."""
 
 import hashlib
+import os
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import yaml
 
 from scripts.recipe import __main__ as command
 from scripts.recipe.docs import PATH, document
+from scripts.recipe.faults import SUFFIXES, lacking_here
+from scripts.recipe.fetch import Fetch, Pin
 from scripts.recipe.graph import Graph
 from scripts.recipe.load import Loaded, load_recipe
 from scripts.recipe.resources import job_resources
@@ -144,7 +147,80 @@ def test_check_says_ok_or_every_problem(
     assert 'did you mean "num_epochs"?' in shown
     assert "warmup_steps: found -1" in shown
     assert run(monkeypatch, "check", str(tmp_path / "absent.yaml")) == 1
-    assert "cannot be read" in capsys.readouterr().out
+    assert f"no recipe {tmp_path / 'absent.yaml'}" in capsys.readouterr().out
+
+
+def test_check_lays_a_part_over_the_recipe_before_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    over, tiny = tmp_path / "over.yaml", ROOT / "tests/recipes/tiny.yaml"
+    over.write_text("seed: 8\n")
+    assert run(monkeypatch, "check", str(tiny), str(over), str(ROOT / "config/demo.yaml")) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{tiny} + {over}: OK")
+    assert second.startswith(f"{ROOT / 'config/demo.yaml'}: OK")
+    over.write_text("sead: 8\n")
+    assert run(monkeypatch, "check", str(tiny), str(over)) == 1
+    assert capsys.readouterr().out.startswith(f"{over}:1: sead: unknown key")
+
+
+def test_check_names_what_this_machine_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ELSEWHERE", raising=False)
+    pin = Pin(sha256="0" * 64, bytes=3)
+
+    def lacks(folder: str) -> list[str]:
+        return list(lacking_here(Fetch(folder=folder, files={"a.json": pin})))
+
+    assert lacks("$ELSEWHERE") == ["folder '$ELSEWHERE': the variable ELSEWHERE is not set; set it to a folder"]
+    assert lacks(str(tmp_path / "x")) == [f"no folder {tmp_path / 'x'} on this machine"]
+    assert lacks(str(tmp_path)) == [f"no file a.json in {tmp_path}"]
+    (tmp_path / "a.json").write_bytes(b"abcd")
+    (changed,) = lacks(str(tmp_path))
+    assert "a.json has 4 bytes, its pin says 3; if you changed it, `python -m scripts.recipe pin" in changed
+    (tmp_path / "a.json").write_bytes(b"abc")
+    assert lacks(str(tmp_path)) == []
+
+
+def test_suffixes_are_those_of_the_adapters() -> None:
+    found = {}
+    for path in (ROOT / "scripts/clean/adapters").glob("*.py"):
+        text = path.read_text()
+        if call := re.search(r"source_files\(folder, (.*?)\)", text):
+            named = re.search(r"^SUFFIXES = \((.*?)\)", text, re.M) if "SUFFIXES" in call[1] else call
+            assert named is not None
+            found[path.stem] = tuple(re.findall(r'"(\.\w+)"', named[1]))
+    assert found == SUFFIXES
+
+
+def test_name_is_the_recipes_own_not_its_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.yaml").write_text("name: innkeeper\nseed: what\n")
+    (tmp_path / "over.yaml").write_text("seed: 1\n")
+    (tmp_path / "bad.yaml").write_text("name: my recipe!\n")
+    assert run(monkeypatch, "name", str(tmp_path / "mine.yaml"), str(tmp_path / "over.yaml")) == 0
+    assert capsys.readouterr().out == "innkeeper\n"
+    assert run(monkeypatch, "name", str(tmp_path / "bad.yaml")) == 1
+    assert "bad.yaml:1: name: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("goal", ["verify", "lock", "audit"])
+def test_make_looks_where_the_recipes_name_says(goal: str, tmp_path: Path) -> None:
+    def printed(recipe: str) -> str:
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        command = ["make", "-s", "-f", str(ROOT / "Makefile"), f"BIN={Path(sys.executable).parent}", goal]
+        command += ["-o", "install", f"RECIPE={recipe}"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [*command, f"CURDIR={ROOT}"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        return done.stderr
+
+    (tmp_path / "mine.yaml").write_text("name: innkeeper\n")
+    assert "results/innkeeper" in printed("mine.yaml")
+    assert "results/demo" in printed("config/demo.yaml")
+    assert printed("nope.yaml").startswith("no recipe nope.yaml\n")
 
 
 def test_pin_prints_what_a_recipe_takes(
@@ -155,6 +231,14 @@ def test_pin_prints_what_a_recipe_takes(
     assert run(monkeypatch, "pin", str(tmp_path), "data/1e5.txt") == 0
     found = yaml.safe_load(capsys.readouterr().out)
     assert found == {"files": {"data/1e5.txt": {"sha256": hashlib.sha256(b"moss\n").hexdigest(), "bytes": 5}}}
+    assert run(monkeypatch, "pin", str(tmp_path), str(tmp_path / "data" / "1e5.txt")) == 0
+    assert list(yaml.safe_load(capsys.readouterr().out)["files"]) == ["data/1e5.txt"]
+    for other in (str(tmp_path / "other.txt"), "../other.txt"):
+        assert run(monkeypatch, "pin", str(tmp_path / "data"), other) == 1
+        assert "lies outside" in capsys.readouterr().err
+    (tmp_path / "Bella @10h.txt").touch()
+    assert run(monkeypatch, "pin", str(tmp_path), "Bella @10h.txt") == 1
+    assert "rename the file" in capsys.readouterr().err
     assert run(monkeypatch, "pin", str(tmp_path), "absent") == 1
     assert "No such file" in capsys.readouterr().err
 

@@ -93,6 +93,8 @@ def compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Compare results with a lock, stage by stage."""
+    if not args.lock.is_file():
+        raise ArtifactError(f"{args.lock}: no such file; `make lock RECIPE=...` writes it")
     locked = {(e.stage, e.name): e for e in read_lock(args.lock)}
     built = {(e.stage, e.name): e for e in entries_of(args.results)}
     found = []
