@@ -70,8 +70,8 @@ def _tell_too_long(mixture: Path, train: Packed, validation: Packed, spec: PackS
             if rows == every and packed is train:
                 where = f"models.{spec.model}.train.pack.sequence_len"
                 raise StageError(
-                    f"{mixture}: {text}, so nothing of this source would be learned; raise {where}, cut the source into "
-                    f"shorter conversations, or take it out of mixtures.{spec.mixture}.sources"
+                    f"{mixture}: {text}, so nothing of this source would be learned; raise {where}, cut the "
+                    f"source into shorter conversations, or take it out of mixtures.{spec.mixture}.sources"
                 )
             print(f"{text} and are left out", file=sys.stderr, flush=True)
 

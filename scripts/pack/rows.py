@@ -42,8 +42,8 @@ def pack_split(
 ) -> Packed:
     """Write `<split>_input_ids.npy`, `_trained.npy`, `_rows.npy` and `_row_ids.parquet`, rows in the mixture's order.
 
-    Rows longer than `sequence_len` are dropped whole and counted by source: a turn is never truncated. Memory holds one batch of
-    rows for each process, and id and length of all rows; the bytes are the same for any number of threads.
+    Rows longer than `sequence_len` are dropped whole and counted by source: a turn is never truncated. Memory holds
+    one batch of rows for each process, and id and length of all rows; the bytes are the same for any number of threads.
 
     Args:
         load: returns the tokenizer; called in each process.
