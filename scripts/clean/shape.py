@@ -7,6 +7,9 @@ from scripts.clean.episode import RawEpisode, Turn
 from scripts.clean.text import escape_marks, repair_text
 from scripts.recipe.clean import Filters
 
+ALONE = "a model turn alone: no system text or user's turn is before it"
+UNANSWERED = "no model turn answers the user"
+
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
@@ -17,6 +20,8 @@ class Shaped:
     cut: int
     """Raw turns left out: the first blank one with all behind it, a user's words without an answer, or an answer
     without its question at the start."""
+    why: str = ""
+    """Where no turn is left and none was blank: what there was instead."""
 
 
 def clean_text(text: str) -> str:
@@ -38,11 +43,14 @@ def shape(raw: RawEpisode, greetings: bool = False) -> Shaped:
     system = clean_text(raw.system)
     turns: list[Turn] = []
     sizes: list[int] = []  # raw turns of each turn
+    blank, opening = not raw.turns, False
     for turn in raw.turns:
         said = clean_text(turn.text)
         if not said:
+            blank = True
             break
         if not turns and turn.role == "model" and not (system or greetings):
+            opening = True
             continue
         if turns and turns[-1].role == turn.role:
             turns[-1] = Turn(turn.role, f"{turns[-1].text}\n\n{said}")
@@ -53,8 +61,9 @@ def shape(raw: RawEpisode, greetings: bool = False) -> Shaped:
     while turns and turns[-1].role == "user":
         del turns[-1], sizes[-1]
     if len(turns) == 1 and turns[0].role == "model" and not system:
-        turns, sizes = [], []
-    return Shaped(system, tuple(turns), len(raw.turns) - sum(sizes))
+        turns, sizes, opening = [], [], True
+    why = "" if turns or blank else (ALONE if opening else UNANSWERED)
+    return Shaped(system, tuple(turns), len(raw.turns) - sum(sizes), why)
 
 
 def loop_length(turns: Sequence[Turn]) -> int:
@@ -71,7 +80,9 @@ def loop_length(turns: Sequence[Turn]) -> int:
 def misshapen(episode: Shaped, filters: Filters) -> tuple[str, str] | None:
     """Return (reason, detail) if the shape is refused."""
     if not episode.turns:
-        return "blank", "no model turn is left after blank turns are cut"
+        return (
+            ("unanswered", episode.why) if episode.why else ("blank", "no model turn is left after blank turns are cut")
+        )
     answers = sum(turn.role == "model" for turn in episode.turns)
     if answers < filters.min_exchanges:
         return "too_few_exchanges", f"{answers} model turns, needs {filters.min_exchanges}"

@@ -88,9 +88,9 @@ def test_shape_rules(tmp_path: Path) -> None:
     result = run(tmp_path, SHAREGPT, {"a.jsonl": jsonl(*rows)}, max_turn_chars=40)
     assert {row["line"]: row["reason"] for row in result.rejected} == {
         2: "blank",
-        3: "blank",
+        3: "unanswered",
         4: "turn_too_long",
-        5: "blank",
+        5: "unanswered",
     }
     kept = [(row["system"], said(row)) for row in result.rows]
     assert ("", [("user", "a"), ("model", "b")]) in kept
@@ -112,10 +112,20 @@ def test_role_play_keeps_a_greeting_without_system_text(tmp_path: Path) -> None:
     assert [said(row) for row in played.rows] == [
         [("model", "*waves* Welcome!"), ("user", "Hello. What is fresh?"), ("model", "The bread.")]
     ]
-    assert (played.reasons, played.counts["turns_cut"]) == (["blank", "blank"], 0)
+    assert (played.reasons, played.counts["turns_cut"]) == (["unanswered", "unanswered"], 0)
     taught = run(tmp_path / "b", generic, {"a.jsonl": rows})
     assert [said(row) for row in taught.rows] == [[("user", "Hello. What is fresh?"), ("model", "The bread.")]]
-    assert (taught.reasons, taught.counts["turns_cut"]) == (["blank", "blank"], 1)
+    assert (taught.reasons, taught.counts["turns_cut"]) == (["unanswered", "unanswered"], 1)
+
+
+def test_what_no_model_turn_answers_is_not_called_blank(tmp_path: Path) -> None:
+    chats = [chat("question"), chat("a", "b", "c", "d"), {"conversations": [{"from": "gpt", "value": "Hi"}]}, chat("")]
+    result = run(tmp_path, SHAREGPT, {"a.jsonl": jsonl(*chats)})
+    assert [(row["reason"], row["detail"]) for row in result.rejected] == [
+        ("unanswered", "no model turn answers the user"),
+        ("unanswered", "a model turn alone: no system text or user's turn is before it"),
+        ("blank", "no model turn is left after blank turns are cut"),
+    ]
 
 
 def test_min_exchanges(tmp_path: Path) -> None:
