@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scripts.artifact.stage import Job, StageError
+from scripts.pack.base import base_tokenizer
 from scripts.pack.rows import Packed, pack_split
 from scripts.pack.schedule import Schedule, Shape, train_schedule, validation_schedule
 from scripts.recipe.compiled import keep_compiled
@@ -28,7 +29,7 @@ def build(job: Job[PackSpec]) -> None:
     arrow_alone()
     spec = job.spec
     base, mixture = job.named(spec.base), job.named(spec.mixture)
-    tokenizer = _tokenizer(base)
+    tokenizer = base_tokenizer(base, spec)
     load = partial(load_tokenizer, base)
     try:
         train, validation = (
@@ -74,23 +75,6 @@ def _tell_too_long(mixture: Path, train: Packed, validation: Packed, spec: PackS
                     f"source into shorter conversations, or take it out of mixtures.{spec.mixture}.sources"
                 )
             print(f"{text} and are left out", file=sys.stderr, flush=True)
-
-
-def _tokenizer(base: Path) -> Tokenizer:
-    try:
-        tokenizer = load_tokenizer(base)
-        config = base / "config.json"
-        rows = json.loads(config.read_text(encoding="utf-8")).get("vocab_size") if config.is_file() else None
-    except ValueError as error:
-        raise StageError(str(error)) from None
-    if tokenizer.vocab_size > 1 << 16:
-        raise StageError(f"{base}: {tokenizer.vocab_size:,} token ids; packed rows are 16-bit and hold at most 65,536")
-    if isinstance(rows, int) and rows < tokenizer.vocab_size:
-        raise StageError(
-            f"{base}: the tokenizer has {tokenizer.vocab_size:,} ids, but config.json says vocab_size {rows:,}: "
-            f"the model has no embedding for the rest; use the tokenizer that belongs to the model"
-        )
-    return tokenizer
 
 
 def _summary(

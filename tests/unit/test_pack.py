@@ -279,3 +279,37 @@ def test_a_source_that_loses_all_its_rows_is_refused(small: Path, tmp_path: Path
     # Where nothing is left out, pack.json has no word of it: its bytes are those of before.
     whole = make(tmp_path, "b", small, spec(sequence_len=4000), mix)
     assert "too_long_by_source" not in json.loads((whole / "pack.json").read_text())
+
+
+def with_config(folder: Path, small: Path, **config: object) -> Path:
+    """Write a model folder that is a tokenizer and a config.json."""
+    folder.mkdir()
+    (folder / "tokenizer.model").write_bytes((small / "tokenizer.model").read_bytes())
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 400, **config}))
+    return folder
+
+
+def test_rows_longer_than_the_base_has_positions_are_refused(small: Path, tmp_path: Path) -> None:
+    short = with_config(tmp_path / "short", small, max_position_embeddings=256)
+    text = r"max_position_embeddings 256, sequence_len is 400: .* set models\.tiny\.train\.pack\.sequence_len to 256"
+    with pytest.raises(StageError, match=text):
+        make(tmp_path, "a", short, spec())
+    yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128}
+    with pytest.raises(StageError, match="sequence_len is 400"):
+        make(
+            tmp_path, "b", with_config(tmp_path / "yarn", small, max_position_embeddings=256, rope_scaling=yarn), spec()
+        )
+    for number, scaled in enumerate(({"type": "linear", "factor": 2.0}, {"rope_type": "dynamic", "factor": 4})):
+        base = with_config(tmp_path / f"scaled{number}", small, max_position_embeddings=256, rope_scaling=scaled)
+        make(tmp_path, f"c{number}", base, spec())
+    make(tmp_path, "d", with_config(tmp_path / "exact", small, max_position_embeddings=400, rope_scaling=None), spec())
+
+
+def test_a_missing_tokenizer_config_is_named_with_its_key(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(
+        StageError, match=r"needs tokenizer_config\.json .*; name it under models\.seed\.download\.files"
+    ):
+        make(tmp_path, "a", base, spec())
