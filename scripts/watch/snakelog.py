@@ -15,8 +15,8 @@ _RULE = re.compile(r"(?:local)?(?:rule|checkpoint) ([\w-]+):$")
 _FINISHED = re.compile(r"Finished jobid: (\d+)")
 _STEPS = re.compile(r"(\d+) of (\d+) steps \(")
 _TABLE = "Job stats:"
-_COUNT = re.compile(r"(\w+)\s+(\d+)$")
-_TARGETS = frozenset({"all", *STAGES})
+_COUNT = re.compile(r"([\w-]+)\s+(\d+)$")
+_TARGETS = frozenset({"all", "blind-test", *STAGES})
 """Rules that only name what is wanted: Snakemake counts them among the jobs, but never says that one has ended."""
 _STAGES = {"build_report": "report", "build_blind_test": "blind"}
 """Stage of a rule, where that isn't its name's first word."""
@@ -171,7 +171,7 @@ class LogReader:
 
 
 def _is_target(rule: str) -> bool:
-    return rule in _TARGETS or rule.isdigit()  # a rule without a name is called by its number
+    return rule in _TARGETS
 
 
 def _stage_of(rule: str) -> str:

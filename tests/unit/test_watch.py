@@ -184,7 +184,7 @@ def test_a_training_of_more_steps_than_last_takes_longer(place: Path, monkeypatc
 
 
 def test_a_run_that_was_asked_for_one_file_or_stage_counts_its_jobs_only() -> None:
-    table = "Job stats:\njob count\n---- ----\npack_rows  2\npack  1\nrelease_model 1\n28 1\ntotal  5\n"
+    table = "Job stats:\njob count\n---- ----\npack_rows  2\npack  1\nrelease_model 1\nblind-test 1\ntotal  5\n"
     path = Path("x")
     reader = LogReader(path)
     reader._take(table.splitlines())
