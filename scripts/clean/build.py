@@ -190,7 +190,7 @@ class _Chain:
         return None
 
     def _filtered(self, raw: RawEpisode, name: str, adult: bool) -> Episode | tuple[str, str]:
-        shaped = shape(raw)
+        shaped = shape(raw, greetings=self._spec.purpose == "roleplay")
         bad = misshapen(shaped, self._filters)
         if bad is not None:
             return bad

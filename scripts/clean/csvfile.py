@@ -9,6 +9,9 @@ from scripts.clean.episode import ENCODING, RowError
 from scripts.clean.rows import MAX_ROW_BYTES, Row
 from scripts.clean.text import repair_text, undecoded
 
+_OTHER_SEPARATORS = {";": ";", "\t": "tabs", "|": "|"}
+"""What spreadsheets write in place of commas, and how a message calls it."""
+
 
 def csv_rows(path: Path, needed: tuple[str, ...]) -> Iterator[Row]:
     """Yield the rows of a CSV file as {column: text}, counted from 1 behind the header.
@@ -31,6 +34,9 @@ def csv_rows(path: Path, needed: tuple[str, ...]) -> Iterator[Row]:
         missing = [name for name in needed if name not in header]
         if missing:
             found = repair_text(", ".join(header))[:200] or "an empty line"
+            for mark, called in _OTHER_SEPARATORS.items():
+                if len(header) == 1 and set(needed) <= {name.strip(' "') for name in header[0].split(mark)}:
+                    raise StageError(f"{path}: separated by {called}, needs commas; save it as CSV with commas")
             raise StageError(f"{path}: no column {missing[0]!r}; found {found}; needs {', '.join(needed)}")
         number = 0
         while True:

@@ -39,9 +39,11 @@ def source_files(folder: Path, *suffixes: str) -> list[Path]:
     names = payload_files(folder)
     found = [folder / name for name in names if name.lower().endswith(suffixes)]
     if not found:
+        plain = any(name.lower().endswith((".txt", ".md")) for name in names)
+        hint = "; plain text comes as a CSV of stories: docs/data.md" if plain else ""
         raise StageError(
-            f"{folder}: no {' or '.join(suffixes)} file among {', '.join(names) or 'nothing'}; "
-            "name the right files under the source's fetch.files, or set read.adapter to what they are"
+            f"{folder}: no {' or '.join(suffixes)} file among {', '.join(names) or 'nothing'}; name the right files "
+            f"under the source's fetch.files, or set read.adapter to what they are{hint}"
         )
     return found
 

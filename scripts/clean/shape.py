@@ -7,6 +7,9 @@ from scripts.clean.episode import RawEpisode, Turn
 from scripts.clean.text import escape_marks, repair_text
 from scripts.recipe.clean import Filters
 
+ALONE = "a model turn alone: no system text or user's turn is before it"
+UNANSWERED = "no model turn answers the user"
+
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
@@ -15,7 +18,10 @@ class Shaped:
     system: str
     turns: tuple[Turn, ...]
     cut: int
-    """Raw turns left out: the first blank one with all behind it, or a user's words without an answer."""
+    """Raw turns left out: the first blank one with all behind it, a user's words without an answer, or an answer
+    without its question at the start."""
+    why: str = ""
+    """Where no turn is left and none was blank: what there was instead."""
 
 
 def clean_text(text: str) -> str:
@@ -23,30 +29,41 @@ def clean_text(text: str) -> str:
     return escape_marks(repair_text(text).strip())
 
 
-def shape(raw: RawEpisode) -> Shaped:
+def shape(raw: RawEpisode, greetings: bool = False) -> Shaped:
     """Cut a conversation to a sound one; may leave no turn at all.
 
-    Neighbouring turns of one role become one. A model turn may open only under a system text (a greeting, a
-    narrator): with nothing before it there is nothing to answer. The last turn is a model turn.
+    Neighbouring turns of one role become one. The last turn is a model turn. One that opens stays under a system text
+    (a character's greeting, a narrator). Without one it is an answer whose question is lost, as in chats that were
+    exported in pieces, and is cut.
+
+    Args:
+        greetings: an opening model turn is a greeting even without a system text, as in role-play; a user's turn
+            must follow.
     """
     system = clean_text(raw.system)
     turns: list[Turn] = []
-    used = 0
+    sizes: list[int] = []  # raw turns of each turn
+    blank, opening = not raw.turns, False
     for turn in raw.turns:
         said = clean_text(turn.text)
         if not said:
+            blank = True
             break
-        used += 1
-        if not turns and turn.role == "model" and not system:
+        if not turns and turn.role == "model" and not (system or greetings):
+            opening = True
             continue
         if turns and turns[-1].role == turn.role:
             turns[-1] = Turn(turn.role, f"{turns[-1].text}\n\n{said}")
+            sizes[-1] += 1
         else:
             turns.append(Turn(turn.role, said))
+            sizes.append(1)
     while turns and turns[-1].role == "user":
-        turns.pop()
-        used -= 1
-    return Shaped(system, tuple(turns), len(raw.turns) - used)
+        del turns[-1], sizes[-1]
+    if len(turns) == 1 and turns[0].role == "model" and not system:
+        turns, sizes, opening = [], [], True
+    why = "" if turns or blank else (ALONE if opening else UNANSWERED)
+    return Shaped(system, tuple(turns), len(raw.turns) - sum(sizes), why)
 
 
 def loop_length(turns: Sequence[Turn]) -> int:
@@ -63,7 +80,9 @@ def loop_length(turns: Sequence[Turn]) -> int:
 def misshapen(episode: Shaped, filters: Filters) -> tuple[str, str] | None:
     """Return (reason, detail) if the shape is refused."""
     if not episode.turns:
-        return "blank", "no model turn is left after blank turns are cut"
+        return (
+            ("unanswered", episode.why) if episode.why else ("blank", "no model turn is left after blank turns are cut")
+        )
     answers = sum(turn.role == "model" for turn in episode.turns)
     if answers < filters.min_exchanges:
         return "too_few_exchanges", f"{answers} model turns, needs {filters.min_exchanges}"

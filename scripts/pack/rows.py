@@ -1,5 +1,6 @@
 """Rows of a mixture -> token ids and flags. T: tokens of all rows, one after another."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +31,8 @@ class Packed:
 
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Tokens of each row `[rows]`."""
-    too_long: int = 0
+    too_long: Counter[str] = field(default_factory=Counter)
+    """Rows of each source that are longer than `sequence_len`."""
     trained_tokens: int = 0
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -40,8 +42,8 @@ def pack_split(
 ) -> Packed:
     """Write `<split>_input_ids.npy`, `_trained.npy`, `_rows.npy` and `_row_ids.parquet`, rows in the mixture's order.
 
-    Rows longer than `sequence_len` are dropped whole and counted: a turn is never truncated. Memory holds one batch of
-    rows for each process, and id and length of all rows; the bytes are the same for any number of threads.
+    Rows longer than `sequence_len` are dropped whole and counted by source: a turn is never truncated. Memory holds
+    one batch of rows for each process, and id and length of all rows; the bytes are the same for any number of threads.
 
     Args:
         load: returns the tokenizer; called in each process.
@@ -68,7 +70,7 @@ def pack_split(
             fits = done.lengths <= spec.settings.sequence_len
             lengths.append(done.lengths[fits])
             kept.append(pa.table(batch.select(["id", "source"]).filter(pa.array(fits)).columns, schema=schema))
-            packed.too_long += int((~fits).sum())
+            packed.too_long.update(batch.column("source").filter(pa.array(~fits)).to_pylist())
             packed.trained_tokens += int(done.trained.sum())
             for source, length in zip(kept[-1].column("source").to_pylist(), lengths[-1].tolist(), strict=True):
                 counts = packed.sources.setdefault(source, {"rows": 0, "tokens": 0})

@@ -15,7 +15,7 @@ from scripts.artifact.stage import Job, StageError
 from scripts.recipe.train import Launch, TrainSpec
 from scripts.train.checks import check_settings, read_config, read_pack
 from scripts.train.handover import FAILURE, RESULT, Task, flatten
-from scripts.train.launch import check_nodes, launcher_environment, start_command, take_claims
+from scripts.train.launch import check_gpus, check_nodes, launcher_environment, start_command, take_claims
 from scripts.train.requeue import newest_step, requeue
 from scripts.train.trackers import check_trackers
 
@@ -41,6 +41,8 @@ def build(job: Job[TrainSpec]) -> None:
     facts = read_pack(pack, spec, int(config["vocab_size"]))
     check_settings(spec, facts)
     check_nodes(spec.launch, os.environ)
+    if spec.launch.nodes == 1:  # else each node looks for its own
+        check_gpus(spec.launch, spec.model)
     check_trackers(list(spec.trackers))
     job.work.mkdir(parents=True, exist_ok=True)
     for name in (RESULT, FAILURE):

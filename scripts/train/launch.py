@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,6 +70,38 @@ def launcher_environment(launch: Launch) -> dict[str, str]:
         # All ranks are on this machine: its host name need not resolve.
         own["GLOO_SOCKET_IFNAME"] = os.environ.get("GLOO_SOCKET_IFNAME", "lo")
     return {**inherited, **own, **pins, **(GPU_ENV if launch.device == "cuda" else {})}
+
+
+def gpus_here() -> int | None:
+    """Return the number of GPUs that a training process would find on this machine; None where torch can't say.
+
+    A process of its own asks: the door neither loads torch nor touches a GPU.
+    """
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **GPU_ENV})
+        return int(found.stdout)
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
+
+
+def check_gpus(launch: Launch, model: str) -> None:
+    """Refuse more processes than this machine has GPUs: the launcher would end in a page of tracebacks.
+
+    Raises:
+        StageError: too few GPUs; the message has the keys for a machine without any.
+    """
+    found = gpus_here() if launch.device == "cuda" else None
+    if found is None or found >= launch.processes_per_node:
+        return
+    where, wanted = f"models.{model}.train", launch.processes_per_node
+    usual = " (launch's defaults)" if launch == Launch() else ""
+    fewer = f"set {where}.launch.processes_per_node to at most {found}, or " if found else ""
+    raise StageError(
+        f"{where}.launch: device cuda with processes_per_node {wanted}{usual} needs {wanted} GPUs; this machine has "
+        f"{found}; {fewer}to train on the CPU set launch: {{device: cpu, processes_per_node: 1}} and numerics: "
+        "{precision: fp32, attention: sdpa}"
+    )
 
 
 def check_nodes(launch: Launch, environment: Mapping[str, str]) -> None:

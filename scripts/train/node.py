@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.artifact.stage import StageError
 from scripts.recipe.train import Launch
 from scripts.train.handover import Task
-from scripts.train.launch import claim_path, launcher_arguments, launcher_environment
+from scripts.train.launch import check_gpus, claim_path, launcher_arguments, launcher_environment
 
 _FIRST_PORT, _PORTS = 20_000, 20_000
 
@@ -36,10 +36,12 @@ def main(task_path: Path) -> None:
     """Claim this node's place and turn into its launcher.
 
     Raises:
-        StageError: the place is taken: the training was launched twice.
+        StageError: the place is taken: the training was launched twice. Or the node has too few GPUs.
     """
-    launch = Task.read(task_path).spec.launch
+    spec = Task.read(task_path).spec
+    launch = spec.launch
     rank, address, port = place(launch, os.environ)
+    check_gpus(launch, spec.model)
     try:
         claim_path(task_path, rank).touch(exist_ok=False)
     except FileExistsError:

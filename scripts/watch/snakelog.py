@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scripts.recipe.base import STAGES
 from scripts.watch.tail import Tail
 
 _STAMP = re.compile(r"\[(\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4})\]$")
@@ -13,7 +14,12 @@ _JOB = re.compile(r"Job (\d+): (.*?)(?: \[[^\]]*\])?$")
 _RULE = re.compile(r"(?:local)?(?:rule|checkpoint) ([\w-]+):$")
 _FINISHED = re.compile(r"Finished jobid: (\d+)")
 _STEPS = re.compile(r"(\d+) of (\d+) steps \(")
-_TOTAL = re.compile(r"total\s+(\d+)$")
+_TABLE = "Job stats:"
+_COUNT = re.compile(r"([\w-]+)\s+(\d+)$")
+_TARGETS = frozenset({"all", "blind-test", *STAGES})
+"""Rules that only name what is wanted: Snakemake counts them among the jobs, but never says that one has ended."""
+_STAGES = {"build_report": "report", "build_blind_test": "blind"}
+"""Stage of a rule, where that isn't its name's first word."""
 _SUBMITTED = re.compile(
     r"Job (\d+) has been submitted with SLURM jobid (\S+)|Submitted job (\d+) with external jobid '(.*)'"
 )
@@ -55,6 +61,8 @@ class Run:
     jobs: dict[int, Work] = field(default_factory=dict)
     steps: tuple[int, int] = (0, 0)
     """(done, all), Snakemake's own count."""
+    planned: dict[str, int] = field(default_factory=dict)
+    """Jobs of each rule, as counted at the start."""
     most_at_once: int = 1
     ended: bool = False
     stopped: bool = False
@@ -63,6 +71,16 @@ class Run:
     failed: bool = False
     heard: float = 0.0
     """When the log last grew."""
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """(done, all) of the jobs that do something."""
+        targets = sum(count for rule, count in self.planned.items() if _is_target(rule))
+        return self.steps[0], max(self.steps[0], self.steps[1] - targets)
+
+    def planned_of(self, stage: str) -> int:
+        """Return how many jobs of a stage were counted at the start."""
+        return sum(n for rule, n in self.planned.items() if not _is_target(rule) and _stage_of(rule) == stage)
 
     @property
     def over(self) -> bool:
@@ -80,7 +98,7 @@ class LogReader:
 
     def __init__(self, path: Path) -> None:
         self.run = Run(path, began=_began(path))
-        self._tail, self._now, self._error = Tail(path), self.run.began, False
+        self._tail, self._now, self._error, self._table = Tail(path), self.run.began, False, False
 
     def read(self) -> Run:
         """Take in what was written since the last call."""
@@ -103,8 +121,8 @@ class LogReader:
                 self._end(int(found[1]), "done")
             elif found := _STEPS.match(line):
                 self.run.steps = int(found[1]), int(found[2])
-            elif found := _TOTAL.match(line):
-                self.run.steps = self.run.steps[0], int(found[1])
+            elif self._table and (found := _COUNT.match(line)):
+                self._counted(found[1], int(found[2]))
             elif found := _SUBMITTED.match(line):
                 job = self.run.jobs.get(int(found[1] or found[3]))
                 if job is not None:
@@ -125,10 +143,18 @@ class LogReader:
                 run.host = found[2]
             else:
                 run.recipes = [Path(a or b) for a, b in _CONFIG.findall(found[2])]
+        self._table |= line.startswith(_TABLE)
         run.ended |= line.startswith(_ENDED)
         run.stopped |= line.startswith(_STOPPED)
         run.nothing |= line.startswith(_NOTHING)
         run.failed |= line.startswith(_ABORTED)
+
+    def _counted(self, rule: str, jobs: int) -> None:
+        """Take one line of the table of jobs, which the total ends."""
+        if rule == "total":
+            self.run.steps, self._table = (self.run.steps[0], jobs), False
+        else:
+            self.run.planned[rule] = jobs
 
     def _start(self, number: int, title: str) -> None:
         before = self.run.jobs.pop(number, None)  # a second attempt goes to the end of the table
@@ -142,6 +168,14 @@ class LogReader:
         job = self.run.jobs.get(number)
         if job is not None:
             job.state, job.ended = state, self._now
+
+
+def _is_target(rule: str) -> bool:
+    return rule in _TARGETS
+
+
+def _stage_of(rule: str) -> str:
+    return _STAGES.get(rule, rule.split("_")[0])
 
 
 def newest_log(folder: Path, known: dict[Path, LogReader], most: int = 5) -> LogReader | None:

@@ -1,6 +1,5 @@
 """What a workflow is doing: Snakemake's log, the artifacts that lie there, and the processes of this machine."""
 
-import json
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -10,12 +9,13 @@ from pathlib import Path
 import psutil
 
 from scripts.artifact.code import ROOT
-from scripts.artifact.digest import FACTS, SUMS
+from scripts.artifact.digest import SUMS
 from scripts.artifact.places import WORK
 from scripts.recipe.base import STAGES
 from scripts.recipe.graph import Artifact, Graph, artifact_path
 from scripts.recipe.load import load_recipe
 from scripts.recipe.problems import RecipeError
+from scripts.watch.durations import Durations
 from scripts.watch.snakelog import LogReader, Run, Work, newest_log
 from scripts.watch.tail import last_lines
 from scripts.watch.training import Training, TrainingReader, work_folder
@@ -78,8 +78,7 @@ class Watcher:
         self._stamps: list[float] = []
         self._graph: Graph | None = None
         self._problem = ""
-        self._means: dict[str, list[float]] = {}
-        self._known: set[Artifact] = set()
+        self._durations = Durations()
 
     def look(self, now: float | None = None) -> View:
         """Return what there is to see now."""
@@ -111,7 +110,7 @@ class Watcher:
         if recipes == self._recipes and stamps == self._stamps:
             return
         self._recipes, self._stamps, self._problem = recipes, stamps, ""
-        self._known, self._means = set(), {}
+        self._durations = Durations()
         try:
             self._graph = Graph(load_recipe(recipes, ROOT))
         except RecipeError as error:
@@ -131,7 +130,7 @@ class Watcher:
 
     def _tell(self, view: View, run: Run, now: float) -> None:
         processes = list(_processes(self._directory))
-        view.host, view.steps = run.host, run.steps
+        view.host, view.steps = run.host, run.work
         view.seconds, view.silent_s = max(0.0, now - run.began), max(0.0, now - run.heard)
         view.status = self._status(run, processes, view.silent_s)
         if run.over:
@@ -148,7 +147,7 @@ class Watcher:
     def _status(self, run: Run, processes: Sequence[psutil.Process], silent_s: float) -> str:
         if run.over:
             ends = (("failed", run.failed), ("stopped", run.stopped), ("nothing", run.nothing and not run.jobs))
-            complete = not run.steps[1] or run.steps[0] >= run.steps[1] - 1  # the target `all` runs no job
+            complete = run.work[0] >= run.work[1]
             return next((name for name, true in ends if true), "finished" if complete else "failed")
         if any(_is_snakemake(process) for process in processes):
             return "running"
@@ -204,49 +203,48 @@ class Watcher:
         for stage in STAGES:
             jobs = [(job.stage, job.name) for job in self._graph.of_stage(stage)]
             lying = [artifact for artifact in jobs if (results / artifact_path(artifact) / SUMS).is_file()]
-            for artifact in lying:
-                self._learn(results, artifact)
+            for artifact in jobs:
+                self._durations.learn(results, artifact)
             asked = stage not in ("release", "blind") or lying or any(title_of(a, self._graph) in started for a in jobs)
             wanted = [a for a in jobs if a not in self._graph.on_demand or a in lying]
             if wanted and asked:
                 rows.append((stage, len(lying), len(wanted)))
         return rows
 
-    def _learn(self, results: Path, artifact: Artifact) -> None:
-        """Note how long a finished job took, once."""
-        if artifact in self._known:
-            return
-        self._known.add(artifact)
-        try:
-            facts = json.loads((results / artifact_path(artifact) / FACTS).read_text(encoding="utf-8"))
-            self._means.setdefault(artifact[0], []).append(float(facts["seconds"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return
-
     def _estimate(self, view: View, run: Run) -> None:
-        """Guess the time left: what runs by its own measure, what waits by finished jobs of its stage."""
+        """Guess the time left: what runs by its own measure, what waits by what the jobs of its stage took last."""
         assert self._graph is not None
         total, longest, known = 0.0, 0.0, True
         stage_of = {title: artifact[0] for title, artifact in self._titles().items()}
         for job in view.jobs:
-            mean = self._mean(stage_of.get(job.title, ""))
+            mean = self._durations.mean(stage_of.get(job.title, ""))
             job.left_s = job.training.left_s if job.training is not None else None
             if job.left_s is None and mean is not None:
                 job.left_s = max(0.0, mean - (job.seconds if job.state == "running" else 0.0))
             known &= job.left_s is not None
             total, longest = total + (job.left_s or 0.0), max(longest, job.left_s or 0.0)
-        busy = [job.title for job in view.jobs if job.state != "failed"]
-        for stage, there, wanted in view.stages:
-            running = sum(stage_of.get(title) == stage for title in busy)
-            waiting, mean = max(0, wanted - there - running), self._mean(stage)
+        for stage, waiting in self._waiting(view, run, stage_of).items():
+            mean = self._durations.mean(stage)
             known &= mean is not None or not waiting
             total += waiting * (mean or 0.0)
         view.left_s = max(longest, total / run.most_at_once)
         view.at_least = not known
 
-    def _mean(self, stage: str) -> float | None:
-        found = self._means.get(stage)
-        return sum(found) / len(found) if found else None
+    def _waiting(self, view: View, run: Run, stage_of: dict[str, str]) -> dict[str, int]:
+        """Return the jobs of each stage that have not begun, also those whose older artifact lies there still.
+
+        A log without a table of jobs (`--quiet`) leaves only the artifacts that are missing.
+        """
+        if not run.planned:
+            busy = [stage_of.get(job.title) for job in view.jobs if job.state != "failed"]
+            return {stage: max(0, wanted - there - busy.count(stage)) for stage, there, wanted in view.stages}
+        begun = [stage_of.get(job.title) for job in run.jobs.values()]
+        waiting = {stage: max(0, run.planned_of(stage) - begun.count(stage)) for stage in STAGES}
+        # The plan may have shrunk meanwhile: a job that made the bytes of before spares those behind it.
+        left = max(0, run.work[1] - len(run.jobs))
+        for stage in reversed(STAGES):
+            waiting[stage] -= max(0, min(waiting[stage], sum(waiting.values()) - left))
+        return waiting
 
 
 def title_of(artifact: Artifact, graph: Graph | None) -> str:

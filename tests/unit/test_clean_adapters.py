@@ -376,7 +376,12 @@ def test_stories(tmp_path: Path) -> None:
     asked, first, go_on, second, _, last = (text for _, text in said(row))
     assert 'called "Fog"' in asked and "sea, calm" in asked and "A boat." in asked and "x" not in asked.split()
     assert (first, second, last) == (words, words, "End.") and go_on
-    assert result.reasons == ["blank"]
+    assert result.reasons == ["unanswered"]
+    for mark, called in ((";", ";"), ("\t", "tabs")):
+        with pytest.raises(StageError, match=f"s.csv: separated by {called}, needs commas; save it"):
+            run(tmp_path / called, read, {"s.csv": mark.join(header) + f"\n{mark * 4}\n"})
+    with pytest.raises(StageError, match=r"among s\.txt; .* plain text comes as a CSV of stories: docs/data\.md"):
+        run(tmp_path / "plain", read, {"s.txt": "Once."})
     with pytest.raises(StageError, match="no column 'story'"):
         run(tmp_path / "bad", read, {"s.csv": "story_title,text\na,b\n"})
     pieces = story_pieces("a b\nc d e\n\nf", 2)

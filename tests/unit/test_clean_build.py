@@ -88,15 +88,44 @@ def test_shape_rules(tmp_path: Path) -> None:
     result = run(tmp_path, SHAREGPT, {"a.jsonl": jsonl(*rows)}, max_turn_chars=40)
     assert {row["line"]: row["reason"] for row in result.rejected} == {
         2: "blank",
-        3: "blank",
+        3: "unanswered",
         4: "turn_too_long",
-        5: "blank",
+        5: "unanswered",
     }
     kept = [(row["system"], said(row)) for row in result.rows]
     assert ("", [("user", "a"), ("model", "b")]) in kept
     assert ("", [("user", "a\n\nb"), ("model", "c")]) in kept
     assert ("Be kind.", [("model", "Hi")]) in kept
     assert result.counts["turns_cut"] == 4
+
+
+def test_role_play_keeps_a_greeting_without_system_text(tmp_path: Path) -> None:
+    """Elsewhere a first answer has lost its question: it is cut, and counted."""
+
+    def talk(*texts: str) -> dict[str, object]:
+        turns = [{"role": "user" if i % 2 else "assistant", "content": text} for i, text in enumerate(texts)]
+        return {"messages": turns}
+
+    generic = {"adapter": "generic"}
+    rows = jsonl(talk("*waves* Welcome!", "Hello. What is fresh?", "The bread."), talk("Alone."), talk("Hi", "There?"))
+    played = run(tmp_path / "a", generic, {"a.jsonl": rows}, made={"purpose": "roleplay"})
+    assert [said(row) for row in played.rows] == [
+        [("model", "*waves* Welcome!"), ("user", "Hello. What is fresh?"), ("model", "The bread.")]
+    ]
+    assert (played.reasons, played.counts["turns_cut"]) == (["unanswered", "unanswered"], 0)
+    taught = run(tmp_path / "b", generic, {"a.jsonl": rows})
+    assert [said(row) for row in taught.rows] == [[("user", "Hello. What is fresh?"), ("model", "The bread.")]]
+    assert (taught.reasons, taught.counts["turns_cut"]) == (["unanswered", "unanswered"], 1)
+
+
+def test_what_no_model_turn_answers_is_not_called_blank(tmp_path: Path) -> None:
+    chats = [chat("question"), chat("a", "b", "c", "d"), {"conversations": [{"from": "gpt", "value": "Hi"}]}, chat("")]
+    result = run(tmp_path, SHAREGPT, {"a.jsonl": jsonl(*chats)})
+    assert [(row["reason"], row["detail"]) for row in result.rejected] == [
+        ("unanswered", "no model turn answers the user"),
+        ("unanswered", "a model turn alone: no system text or user's turn is before it"),
+        ("blank", "no model turn is left after blank turns are cut"),
+    ]
 
 
 def test_min_exchanges(tmp_path: Path) -> None:
@@ -230,3 +259,15 @@ def test_shape_merges_without_losing_words() -> None:
     shaped = shape(RawEpisode(1, "f", "k", "narrate", turns))
     assert shaped.turns == (Turn("model", "one\n\ntwo"), Turn("user", "three"), Turn("model", "four"))
     assert shaped.cut == 0
+
+
+def test_every_cut_turn_is_counted() -> None:
+    turns = (
+        Turn("model", "lost its question"),
+        Turn("user", "a"),
+        Turn("model", "b"),
+        Turn("user", "c"),
+        Turn("user", "d"),
+    )
+    assert shape(RawEpisode(1, "f", "k", "", turns)).cut == 3
+    assert shape(RawEpisode(1, "f", "k", "", turns), greetings=True).cut == 2

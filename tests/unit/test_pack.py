@@ -237,3 +237,79 @@ def test_show_prints_a_row(small: Path, tmp_path: Path, capsys: pytest.CaptureFi
     (base / "tokenizer.model").write_bytes((small / "tokenizer.model").read_bytes())
     assert show([str(folder), "0", "--split", "validation"]) == 0
     assert "validation row 0: validation-0 from chats" in capsys.readouterr().out
+
+
+def shares(folder: Path, lengths: dict[str, list[int]]) -> Path:
+    """Write a mix artifact whose training rows of each source have about as many words as named."""
+    folder.mkdir(parents=True)
+    segments = pa.list_(pa.struct([("text", pa.string()), ("trained", pa.bool_())]))
+    for split in ("train", "validation"):
+        table: dict[str, list[object]] = {"id": [], "source": [], "segments": []}
+        for source, words in lengths.items():
+            for number, count in enumerate(words if split == "train" else words[-1:]):
+                turns = [{"text": "<|user|>Hi<|model|>", "trained": False}, {"text": "so " * count, "trained": True}]
+                for column, value in zip(table.values(), (f"{source}-{number}", source, turns), strict=True):
+                    column.append(value)
+        arrays = {"id": pa.array(table["id"], pa.string()), "source": pa.array(table["source"], pa.string())}
+        pq.write_table(
+            pa.table({**arrays, "segments": pa.array(table["segments"], segments)}), folder / f"{split}.parquet"
+        )
+    return folder
+
+
+def test_rows_that_are_too_long_are_told_by_source(
+    small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mix = shares(tmp_path / "mix" / "chats", {"chats": [3] * 20, "tales": [3, 900, 900]})
+    facts = json.loads((make(tmp_path, "a", small, spec(), mix) / "pack.json").read_text())
+    assert facts["too_long_by_source"] == {"train": {"tales": 2}, "validation": {"tales": 1}}
+    assert facts["dropped"] == {"too_long": 2, "validation_too_long": 1} and facts["sources"]["tales"]["rows"] == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "tales: 2 of 3 training rows are longer than sequence_len 400 and are left out",
+        "tales: 1 of 1 validation rows are longer than sequence_len 400 and are left out",
+    ]
+
+
+def test_a_source_that_loses_all_its_rows_is_refused(small: Path, tmp_path: Path) -> None:
+    mix = shares(tmp_path / "mix" / "chats", {"chats": [3] * 20, "tales": [900, 900]})
+    with pytest.raises(StageError, match=r"tales: 2 of 2 training rows are longer than sequence_len 400") as caught:
+        make(tmp_path, "a", small, spec(), mix)
+    for part in ("models.tiny.train.pack.sequence_len", "mixtures.chats.sources"):
+        assert part in str(caught.value)
+    # Where nothing is left out, pack.json has no word of it: its bytes are those of before.
+    whole = make(tmp_path, "b", small, spec(sequence_len=4000), mix)
+    assert "too_long_by_source" not in json.loads((whole / "pack.json").read_text())
+
+
+def with_config(folder: Path, small: Path, **config: object) -> Path:
+    """Write a model folder that is a tokenizer and a config.json."""
+    folder.mkdir()
+    (folder / "tokenizer.model").write_bytes((small / "tokenizer.model").read_bytes())
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 400, **config}))
+    return folder
+
+
+def test_rows_longer_than_the_base_has_positions_are_refused(small: Path, tmp_path: Path) -> None:
+    short = with_config(tmp_path / "short", small, max_position_embeddings=256)
+    text = r"max_position_embeddings 256, sequence_len is 400: .* set models\.tiny\.train\.pack\.sequence_len to 256"
+    with pytest.raises(StageError, match=text):
+        make(tmp_path, "a", short, spec())
+    yarn = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 128}
+    with pytest.raises(StageError, match="sequence_len is 400"):
+        make(
+            tmp_path, "b", with_config(tmp_path / "yarn", small, max_position_embeddings=256, rope_scaling=yarn), spec()
+        )
+    for number, scaled in enumerate(({"type": "linear", "factor": 2.0}, {"rope_type": "dynamic", "factor": 4})):
+        base = with_config(tmp_path / f"scaled{number}", small, max_position_embeddings=256, rope_scaling=scaled)
+        make(tmp_path, f"c{number}", base, spec())
+    make(tmp_path, "d", with_config(tmp_path / "exact", small, max_position_embeddings=400, rope_scaling=None), spec())
+
+
+def test_a_missing_tokenizer_config_is_named_with_its_key(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "tokenizer.json").write_text("{}")
+    with pytest.raises(
+        StageError, match=r"needs tokenizer_config\.json .*; name it under models\.seed\.download\.files"
+    ):
+        make(tmp_path, "a", base, spec())

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -191,3 +194,12 @@ def test_out_of_memory_names_the_plan_and_the_knobs(tmp_path: Path, monkeypatch:
     assert "the plan's figure is " in text and "Tried to allocate 2.00 GiB)" in text
     assert "\n  - pack.micro_batch_size: 4 with gradient_accumulation_steps: 4" in text
     assert "more words" not in text
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "scripts.train", "plan", "config/demo.yaml", "--tokens", "1000"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert done.stderr == ""
