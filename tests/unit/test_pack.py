@@ -201,7 +201,7 @@ def test_bad_input_is_one_clear_error(small: Path, tmp_path: Path) -> None:
 def test_ids_beyond_16_bits_are_refused(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = load_tokenizer(small)
     tokenizer.vocab_size = 65537
-    monkeypatch.setattr("scripts.pack.build.load_tokenizer", lambda folder: tokenizer)
+    monkeypatch.setattr("scripts.pack.base.load_tokenizer", lambda folder: tokenizer)
     with pytest.raises(StageError, match="65,537 token ids; packed rows are 16-bit"):
         make(tmp_path, "a", small, spec())
 
