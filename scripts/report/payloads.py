@@ -139,6 +139,8 @@ class Pack(Payload):
     validation_rows: int
     validation_tokens: int
     dropped: dict[str, int]
+    too_long_by_source: dict[str, dict[str, int]] = {}
+    """By split and source, rows that were longer than a bin; only where there are any."""
     efficiency: Real
     sources: dict[str, PackSource]
 

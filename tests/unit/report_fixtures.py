@@ -103,6 +103,7 @@ def pack(model: str, mixture: str, sources: tuple[str, ...] = SOURCES) -> dict[s
         "validation_rows": 150,
         "validation_tokens": 21_000,
         "dropped": {"longer_than_bin": 3},
+        "too_long_by_source": {"train": {SOURCES[0]: 3}},
         "efficiency": 0.9712,
         "sources": {s: {"rows": 900, "tokens": 200_000 - 60_000 * i} for i, s in enumerate(sources)},
         "boundary_label": "ignore",

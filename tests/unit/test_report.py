@@ -175,6 +175,11 @@ def test_recipe_without_some_stages_still_gives_a_page(tmp_path: Path, kept: tup
     assert {link[1:] for a in page.having("a") if (link := a["href"] or "").startswith("#")} <= ids
 
 
+def test_rows_too_long_to_train_on_are_named_by_source(tmp_path: Path) -> None:
+    text, _ = made(tmp_path, whole_tree(), whole_spec())
+    assert f"{SOURCES[0]}: 3 of 903 training rows too long" in text
+
+
 def test_hostile_names_and_texts_stay_text(tmp_path: Path) -> None:
     sources = (*SOURCES[:2], HOSTILE)
     tree = whole_tree()
