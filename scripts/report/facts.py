@@ -148,7 +148,13 @@ def _mixture(mix: Mix, found: Payloads) -> dict[str, Any]:
 
 def _pack(pack: Pack) -> dict[str, Any]:
     rows = pack.micro_batch_size * pack.gradient_accumulation_steps * pack.processes
-    return {**pack.model_dump(exclude={"sources"}), "tokens_per_step": rows * pack.sequence_len}
+    long = pack.too_long_by_source.get("train", {})
+    kept = {name: source.rows for name, source in pack.sources.items()}
+    return {
+        **pack.model_dump(exclude={"sources", "too_long_by_source"}),
+        "tokens_per_step": rows * pack.sequence_len,
+        "too_long": {name: [found, found + kept.get(name, 0)] for name, found in long.items()},
+    }
 
 
 def _training(training: Training) -> dict[str, Any]:
