@@ -63,9 +63,9 @@ def renamed(where: str, name: str) -> dict[str, Any]:
     elif where == "task":
         recipe["suites"]["quick"]["tasks"][name] = recipe["suites"]["quick"]["tasks"].pop("word_order")
     elif where == "file":
-        recipe["suites"]["quick"]["fetch"]["files"][name] = recipe["suites"]["quick"]["fetch"]["files"].pop(
-            "word_order.jsonl"
-        )
+        quick = recipe["suites"]["quick"]
+        quick["fetch"]["files"][name] = quick["fetch"]["files"].pop("word_order.jsonl")
+        quick["tasks"]["word_order"]["file"] = name
     else:
         source = yaml.safe_load((ROOT / "config/sources/demo-pippa.yaml").read_text())
         recipe["sources"] = {name: source}
